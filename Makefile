@@ -2,7 +2,7 @@
 # make test   set up .venv if needed and run all tests
 # make check  ruff, format, mypy --strict, import boundaries, generated protobuf up to date
 # make bench  the three benchmarks, as tables
-PYTHON ?= python3.11
+PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 WORKERS ?= 2
