@@ -1,4 +1,4 @@
-"""The floor: one plaintext grpc.aio stream a pair, a frame a message, no signature; with --sign PyNaCl on each message."""
+"""The floor: a plaintext grpc.aio stream a pair, a frame a message, unsigned; --sign: PyNaCl on each message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every rival shares: the arguments, the bookkeeping of rounds, the printed row. Standard library and psutil only."""
+"""What every rival shares: arguments, bookkeeping of rounds, the printed row. Needs psutil alone."""
 
 from __future__ import annotations
 
