@@ -30,6 +30,10 @@ class IdentityError(MeshAgentError):
     """A key, credential or fleet file cannot be used."""
 
 
+class EnvelopeError(MeshAgentError):
+    """Bytes from the network that are not what they must be; the gate counts and drops them."""
+
+
 class LocalProtocolError(MeshAgentError):
     """The caller used the API in a way that the protocol forbids."""
 
