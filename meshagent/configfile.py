@@ -1,0 +1,524 @@
+"""Where configuration comes from: TOML files, `MESHAGENT_SECTION__KEY`, flags; and how a file is changed in place.
+
+Order, later wins: defaults, the preset's timings, files, environment, flags. Every problem of a load is collected
+and said at once, with file and line, the value seen and the nearest known key.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import math
+import os
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from meshagent.config import (
+    PRESETS,
+    SECTIONS,
+    TABLES,
+    Config,
+    MapSection,
+    NoGo,
+    Origin,
+    convert,
+    default_of,
+    info_of,
+    known_keys,
+    problem_with,
+    shown,
+    shown_key,
+    type_name,
+)
+from meshagent.errors import ConfigurationError
+
+FILE_NAME: Final = "meshagent.toml"
+ENV_PREFIX: Final = "MESHAGENT_"
+OTHER_VARIABLES: Final = frozenset({"MESHAGENT_CONFIG", "MESHAGENT_PASSPHRASE", "MESHAGENT_ROOT_PASSPHRASE"})
+"""Variables that are no keys: a file to read, and secrets, which must not stand in files."""
+MAX_FILE_BYTES: Final = 1 << 20
+"""A configuration is some kilobytes; more is the wrong file, and a map of a plant stays below."""
+_MAP_KEYS: Final = ("size_m", "sites", "walls", "no_go", "chargers")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong, and what to type next."""
+
+    message: str
+    next_step: str | None = None
+
+
+class InvalidConfigError(ConfigurationError):
+    """All problems of one load."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(p.message for p in problems), next_step=problems[0].next_step)
+        self.problems = tuple(problems)
+
+
+# ---- where keys stand in a text
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A value in a file: its line (from 1) and where its text starts and ends."""
+
+    line: int
+    start: int
+    end: int
+
+
+@dataclass(slots=True)
+class Outline:
+    """Which key stands where, in a text that `tomllib` has accepted."""
+
+    values: dict[tuple[str, ...], Span] = field(default_factory=dict)
+    tables: dict[tuple[str, ...], Span] = field(default_factory=dict)
+    """Header -> its line, and the end of the last line that belongs to the table (where a new key goes)."""
+
+    def line_of(self, path: tuple[str, ...]) -> int | None:
+        """The line of the key, or of the innermost known table around it."""
+        for length in range(len(path), 0, -1):
+            span = self.values.get(path[:length]) or self.tables.get(path[:length])
+            if span:
+                return span.line
+        return None
+
+
+def outline(text: str) -> Outline:
+    """Scan `text`, which must be valid TOML."""
+    found = Outline()
+    table: tuple[str, ...] = ()
+    found.tables[()] = Span(1, 0, 0)
+    at = 0
+    while at < len(text):
+        if text[at] in " \t\r\n":
+            at += 1
+        elif text[at] == "#":
+            at = _line_end(text, at)
+        elif text[at] == "[":
+            double = text.startswith("[[", at)
+            line = text.count("\n", 0, at) + 1
+            table, after = _dotted(text, at + (2 if double else 1))
+            at = _line_end(text, after)
+            found.tables[table] = Span(line, after, min(at + 1, len(text)))
+        else:
+            line = text.count("\n", 0, at) + 1
+            key, at = _dotted(text, at)
+            start = at + 1 + (len(text[at + 1 :]) - len(text[at + 1 :].lstrip(" \t")))
+            end = _value_end(text, start)
+            found.values[(*table, *key)] = Span(line, start, end)
+            at = _line_end(text, end)
+            found.tables[table] = replace(found.tables[table], end=min(at + 1, len(text)))
+    return found
+
+
+def _line_end(text: str, at: int) -> int:
+    end = text.find("\n", at)
+    return len(text) if end < 0 else end
+
+
+def _dotted(text: str, at: int) -> tuple[tuple[str, ...], int]:
+    """A dotted key from `at`; returns it and the place of the `=` or `]` behind it."""
+    parts: list[str] = []
+    part = ""
+    while text[at] not in "=]":
+        if text[at] in "\"'":
+            end = _string_end(text, at)
+            part = str(tomllib.loads(f"k = {text[at:end]}")["k"])
+            at = end
+            continue
+        if text[at] == ".":
+            parts.append(part)
+            part = ""
+        elif text[at] not in " \t":
+            part += text[at]
+        at += 1
+    return (*parts, part), at
+
+
+def _string_end(text: str, at: int) -> int:
+    quote = text[at]
+    mark = quote * 3 if text.startswith(quote * 3, at) else quote
+    at += len(mark)
+    while not text.startswith(mark, at):
+        at += 2 if quote == '"' and text[at] == "\\" else 1
+    at += len(mark)
+    while len(mark) == 3 and at < len(text) and text[at] == quote:  # """a quote at the end""""
+        at += 1
+    return at
+
+
+def _value_end(text: str, at: int) -> int:
+    depth = 0
+    end = at
+    while at < len(text):
+        char = text[at]
+        if char in "\"'":
+            at = end = _string_end(text, at)
+            continue
+        if char == "#" or (char == "\n" and depth == 0):
+            if depth == 0:
+                return end
+            at = _line_end(text, at)
+            continue
+        if char in "[{":
+            depth += 1
+        elif char in "]}":
+            depth -= 1
+        at += 1
+        if char not in " \t\r\n":
+            end = at
+    return end
+
+
+# ---- reading
+
+
+def user_config_dir(environ: Mapping[str, str]) -> Path:
+    """The user's folder for configuration (XDG base directories)."""
+    return (
+        Path(environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME") or "~").expanduser() / ".config") / "meshagent"
+    )
+
+
+def find_file(environ: Mapping[str, str], cwd: Path) -> Path | None:
+    """The file that counts when none is named: ./, then the user's, then the system's folder."""
+    for folder in (cwd, user_config_dir(environ), Path("/etc/meshagent")):
+        if (folder / FILE_NAME).is_file():
+            return folder / FILE_NAME
+    return None
+
+
+@dataclass(slots=True)
+class _Draft:
+    """Values on their way in, and what was wrong so far."""
+
+    values: dict[str, object] = field(default_factory=dict)
+    origins: dict[str, Origin] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    map: MapSection | None = None
+
+    def put(self, dotted: str, value: object, origin: Origin) -> None:
+        info = info_of(dotted)
+        if info is None:
+            self.problems.append(_unknown(dotted, str(origin)))
+            return
+        if dotted == "preset":
+            if value not in PRESETS:
+                message = f"{origin} preset is {shown(value)}, expected one of {', '.join(PRESETS)}"
+                self.problems.append(Problem(message, "meshagent config explain preset"))
+                return
+        else:
+            kind = _kind_of(dotted)
+            name = dotted.rpartition(".")[2]
+            value = convert(kind, name, value)
+            problem = problem_with(kind, name, value)
+            if problem:
+                self.problems.append(Problem(f"{origin} {dotted} {problem}", f"meshagent config explain {dotted}"))
+                return
+        self.values[dotted] = value
+        self.origins[dotted] = origin
+
+
+def load_config(
+    files: Sequence[Path] | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    flags: Mapping[str, tuple[str, object]] | None = None,
+    cwd: Path | None = None,
+) -> Config:
+    """The effective configuration.
+
+    Args:
+        files: read in order, later ones win; None: the one that `find_file` finds, if any.
+        environ: `MESHAGENT_SECTION__KEY` is taken from it; None: this process's environment.
+        flags: dotted key -> (how the flag is spelled, value).
+        cwd: where the search for a file starts.
+
+    Raises:
+        InvalidConfigError: with every problem found.
+    """
+    environ = os.environ if environ is None else environ
+    cwd = cwd or Path.cwd()
+    if files is None:
+        named = environ.get("MESHAGENT_CONFIG")
+        found = Path(named) if named else find_file(environ, cwd)
+        files = [] if found is None else [found]
+    draft = _Draft()
+    for path in files:
+        _read_file(draft, path, cwd)
+    _read_environment(draft, environ)
+    for dotted, (spelling, value) in (flags or {}).items():
+        draft.put(dotted, value, Origin("flag", spelling))
+    folder = files[-1].absolute().parent if files else cwd
+    map_file = draft.values.get("node.map")
+    if map_file:
+        _read_map_file(draft, folder / str(map_file))
+    if draft.problems:
+        raise InvalidConfigError(draft.problems)
+    return _build(draft, folder)
+
+
+def _build(draft: _Draft, folder: Path) -> Config:
+    preset = str(draft.values.get("preset", "lan"))
+    values = dict(draft.values)
+    origins = dict(draft.origins)
+    for dotted, value in PRESETS[preset].items():
+        if dotted not in values:
+            values[dotted] = value
+            origins[dotted] = Origin("preset", f"preset {preset}")
+    sections: dict[str, Any] = {}
+    for name, kind in SECTIONS.items():
+        given = {item.name: values[f"{name}.{item.name}"] for item in fields(kind) if f"{name}.{item.name}" in values}
+        sections[name] = kind(**given)
+    for name, kind in TABLES.items():
+        devices: dict[str, dict[str, object]] = {}
+        for dotted, value in values.items():
+            parts = dotted.split(".")
+            if parts[0] == name:
+                devices.setdefault(parts[1], {})[parts[2]] = value
+        sections[name] = MappingProxyType({device: kind(**given) for device, given in sorted(devices.items())})
+    return Config(
+        preset=preset, **sections, map=draft.map or MapSection(), origins=MappingProxyType(origins), folder=folder
+    )
+
+
+def _kind_of(dotted: str) -> type[Any]:
+    head = dotted.split(".", 1)[0]
+    return SECTIONS.get(head) or TABLES[head]
+
+
+def _read_toml(path: Path, problems: list[Problem]) -> tuple[dict[str, Any], Outline] | None:
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            problems.append(Problem(f"{path} has more than {MAX_FILE_BYTES >> 20} MiB: is it the right file?"))
+            return None
+        text = path.read_bytes().decode("utf-8").replace("\r\n", "\n")
+        return tomllib.loads(text), outline(text)
+    except UnicodeDecodeError as error:
+        problems.append(Problem(f"{path} is not UTF-8 text (byte {error.start})"))
+    except tomllib.TOMLDecodeError as error:
+        problems.append(Problem(f"{path}: {error}", "TOML wants texts in quotes, lists in [], one key a line"))
+    except OSError as error:
+        problems.append(Problem(f"{path} cannot be read: {error.strerror}"))
+    return None
+
+
+def _near(path: Path, cwd: Path) -> str:
+    """The path as people type it."""
+    with contextlib.suppress(ValueError):
+        return str(path.absolute().relative_to(cwd.absolute()))
+    return str(path)
+
+
+def _read_file(draft: _Draft, path: Path, cwd: Path) -> None:
+    read = _read_toml(path, draft.problems)
+    if read is None:
+        return
+    tree, lines = read
+    shown_path = _near(path, cwd)
+    for parts, value in _leaves(tree):
+        origin = Origin("file", f"{shown_path}:{lines.line_of(parts) or 1}")
+        draft.put(".".join(parts), value, origin)
+    if "map" in tree:
+        _read_map(draft, tree["map"], lambda key: f"{shown_path}:{lines.line_of(('map', key)) or 1}")
+
+
+def _leaves(tree: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], object]]:
+    """Every given key with its value; a section that is no table is given under its own name."""
+    for head, body in tree.items():
+        if head == "map" and isinstance(body, dict):
+            continue
+        if not isinstance(body, dict):
+            yield (head,), body
+            continue
+        if head not in SECTIONS and head not in TABLES:
+            yield (head,), body  # one sentence for the section, not one for each of its keys
+            continue
+        for name, value in body.items():
+            if head in TABLES and isinstance(value, dict):
+                for inner, leaf in value.items():
+                    yield (head, name, inner), leaf
+            else:
+                yield (head, name), value
+
+
+def _read_environment(draft: _Draft, environ: Mapping[str, str]) -> None:
+    for variable in sorted(environ):
+        if not variable.startswith(ENV_PREFIX) or variable in OTHER_VARIABLES:
+            continue
+        dotted = variable.removeprefix(ENV_PREFIX).lower().replace("__", ".")
+        origin = Origin("environment", variable)
+        if info_of(dotted) is None:
+            draft.problems.append(_unknown(dotted, variable, variable=True))
+            continue
+        draft.put(dotted, parse_text(dotted, environ[variable]), origin)
+
+
+def parse_text(dotted: str, text: str) -> object:
+    """A value typed in a shell: as TOML where it parses to the right type, else a bare text or a,b,c list."""
+    expected = "text" if dotted == "preset" else type_name(_kind_of(dotted), dotted.rpartition(".")[2])
+    if expected == "text" and not text.startswith(('"', "'")):
+        return text
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        if expected == "a list of texts":
+            return [part.strip() for part in text.split(",") if part.strip()]
+        return text
+
+
+def _unknown(dotted: str, origin: str, *, variable: bool = False) -> Problem:
+    # one-part keys and unknown sections are compared with everything, the rest with their own section first
+    names = known_keys()
+    wanted = dotted.lower()
+    parts = wanted.split(".")
+    pattern = ".".join([parts[0], "NAME", *parts[2:]]) if parts[0] in TABLES and len(parts) > 2 else wanted
+    same_section = [n for n in names if n.split(".")[0] == parts[0]]
+    match = difflib.get_close_matches(pattern, same_section, n=1, cutoff=0.6) if len(parts) > 1 else []
+    if not match:
+        leaf = parts[-1]
+        by_leaf = {n.rpartition(".")[2]: n for n in reversed(names)}
+        close = difflib.get_close_matches(leaf, list(by_leaf), n=1, cutoff=0.75)
+        sections = difflib.get_close_matches(parts[0], ["preset", "map", *SECTIONS, *TABLES], n=1, cutoff=0.7)
+        if sections and sections[0] != parts[0]:
+            rest = [sections[0], *parts[1:]]
+            match = [".".join(rest)] if info_of(".".join(rest)) else [sections[0]]
+        elif close:
+            match = [by_leaf[close[0]]]
+    said = f"{origin} {'' if variable else dotted + ' '}is unknown"
+    if not match:
+        return Problem(said, "meshagent config show")
+    suggestion = match[0]
+    if suggestion.split(".")[0] in TABLES and len(parts) > 2:
+        suggestion = suggestion.replace("NAME", dotted.split(".")[1])
+    info = info_of(suggestion)
+    if info is None:
+        return Problem(
+            f"{said}; did you mean {'[' + suggestion + ']' if '.' not in suggestion else suggestion}?",
+            "meshagent config show",
+        )
+    about = ", ".join(x for x in (info.unit, f"default {shown(default_of(suggestion))}") if x)
+    spelled = ENV_PREFIX + suggestion.replace(".", "__").upper() if variable else suggestion
+    return Problem(f"{said}; did you mean {spelled} ({about})?", f"meshagent config explain {suggestion}")
+
+
+# ---- the map
+
+
+def _read_map_file(draft: _Draft, path: Path) -> None:
+    read = _read_toml(path, draft.problems)
+    if read is None:
+        return
+    tree, lines = read
+    if not isinstance(tree.get("map"), dict):
+        draft.problems.append(Problem(f"{path} has no [map] table", "meshagent config explain node.map"))
+        return
+    if draft.map is not None:
+        draft.problems.append(Problem(f"both node.map ({path}) and a [map] table are given: keep one"))
+        return
+    _read_map(draft, tree["map"], lambda key: f"{path}:{lines.line_of(('map', key)) or 1}")
+
+
+def _read_map(draft: _Draft, tree: object, where: Any) -> None:
+    if not isinstance(tree, dict):
+        draft.problems.append(Problem(f"{where('')} map is {shown(tree)}, expected a table"))
+        return
+    given: dict[str, Any] = {}
+    for key, value in tree.items():
+        if key not in _MAP_KEYS:
+            close = difflib.get_close_matches(key, _MAP_KEYS, n=1)
+            hint = f"; did you mean map.{close[0]}?" if close else f"; [map] has {', '.join(_MAP_KEYS)}"
+            draft.problems.append(Problem(f"{where(key)} map.{key} is unknown{hint}"))
+            continue
+        try:
+            given[key] = _MAP_READERS[key](value)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            said = f"misses {error}" if isinstance(error, KeyError) else str(error)
+            draft.problems.append(Problem(f"{where(key)} map.{key}: {said}"))
+    if not draft.problems:
+        draft.map = MapSection(**given)
+
+
+def _point(value: object) -> tuple[float, float]:
+    if (
+        not isinstance(value, list)
+        or len(value) != 2
+        or not all(isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x) for x in value)
+    ):
+        raise ValueError(f"{shown(value)} is no point, expected [x, y] in metres")
+    return float(value[0]), float(value[1])
+
+
+def _polygon(value: object) -> tuple[tuple[float, float], ...]:
+    if not isinstance(value, list) or len(value) < 3:
+        raise ValueError("a polygon has at least three points")
+    return tuple(_point(p) for p in value)
+
+
+_MAP_READERS: Final[Mapping[str, Any]] = MappingProxyType(
+    {
+        "size_m": _point,
+        "sites": lambda v: MappingProxyType({str(name): _point(at) for name, at in sorted(v.items())}),
+        "walls": lambda v: tuple((_point(wall["from"]), _point(wall["to"])) for wall in v),
+        "no_go": lambda v: tuple(NoGo(name=str(a["name"]), polygon=_polygon(a["polygon"])) for a in v),
+        "chargers": lambda v: tuple(_point(c["at"]) for c in v),
+    }
+)
+
+
+# ---- changing a file
+
+
+def set_key(text: str, dotted: str, value: object) -> str:
+    """`text` with `dotted` set, comments and order kept; sections are added where they miss.
+
+    Raises:
+        ConfigurationError: unknown key, wrong value, or a text that would not parse afterwards.
+    """
+    draft = _Draft()
+    draft.put(dotted, value, Origin("flag", "value"))
+    if draft.problems:
+        raise InvalidConfigError(draft.problems)
+    path = tuple(dotted.split("."))
+    if text and not text.endswith("\n"):
+        text += "\n"
+    try:
+        before = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"the file cannot be changed: {error}", next_step="meshagent config check") from error
+    found = outline(text)
+    written = shown(draft.values[dotted])
+    if path in found.values:
+        span = found.values[path]
+        changed = text[: span.start] + written + text[span.end :]
+    elif path[:-1] in found.tables:
+        at = found.tables[path[:-1]].end
+        changed = text[:at] + f"{shown_key(path[-1])} = {written}\n" + text[at:]
+    else:
+        header = ".".join(shown_key(p) for p in path[:-1])
+        changed = text + ("\n" if text else "") + f"[{header}]\n{shown_key(path[-1])} = {written}\n"
+    _must_hold(changed, before, path, written)
+    return changed
+
+
+def _must_hold(changed: str, before: dict[str, Any], path: tuple[str, ...], written: str) -> None:
+    """The new text says what was asked and nothing else changed; an inline table, say, defeats a change in place."""
+    node = before
+    for part in path[:-1]:
+        node = node.setdefault(part, {})
+    node[path[-1]] = tomllib.loads(f"v = {written}")["v"]
+    try:
+        same = tomllib.loads(changed) == before
+    except tomllib.TOMLDecodeError:
+        same = False
+    if not same:
+        raise ConfigurationError(
+            f"{'.'.join(path)} stands in a form that cannot be changed in place: edit the file by hand"
+        )
