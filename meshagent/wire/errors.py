@@ -1,0 +1,13 @@
+"""What goes wrong between our types and bytes."""
+
+from __future__ import annotations
+
+from meshagent.errors import LocalProtocolError, RemoteProtocolError
+
+
+class EncodeError(LocalProtocolError):
+    """A value that we were about to send breaks a bound of the wire."""
+
+
+class DecodeError(RemoteProtocolError):
+    """Bytes from a peer are not what their type says, or break a bound."""
