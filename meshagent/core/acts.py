@@ -147,8 +147,8 @@ class RejectProposal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reserve:
-    """Award accepted, persisted, resources held until the commit or for two leases. The lease will count from the
-    first sending of this act (rule 5)."""
+    """Award accepted, persisted, resources held until the commit or the end of the lease, which counts from the
+    first sending of this act (rule 5). No commit by then: `Forfeit(LEASE_LOST)`."""
 
     task: TaskId
     epoch: Epoch
@@ -164,10 +164,12 @@ class Commit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Renew:
-    """Still doing it. `sequence` is unique in the sender's boot; its echo starts the lease at the *first* sending."""
+    """Still doing it. `sequence` is unique in the sender's boot `boot`; the echo of both starts the lease at the
+    *first* sending, so an echo meant for an earlier life of the sender extends nothing (rule 5)."""
 
     task: TaskId
     epoch: Epoch
+    boot: bytes
     sequence: int
     progress_permille: int = 0
     note: str = ""
