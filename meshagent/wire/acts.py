@@ -307,14 +307,15 @@ def _plain(kind: Any) -> Callable[[Any], bytes]:
 
 
 def _renew(a: Renew) -> bytes:
-    if a.progress_permille > MAX_PERMILLE:
-        raise EncodeError(f"progress is at most {MAX_PERMILLE} permille")
+    if a.progress_permille > MAX_PERMILLE or len(a.boot) != BOOT_BYTES:
+        raise EncodeError(f"progress is at most {MAX_PERMILLE} permille, a boot has {BOOT_BYTES} bytes")
     return pb.Renew(
         task=ids.task_bytes(a.task),
         epoch=ids.epoch_bytes(a.epoch),
         sequence=a.sequence,
         progress_permille=a.progress_permille,
         note=a.note[:MAX_TEXT_CHARS],
+        boot=a.boot,
     ).SerializeToString()
 
 
@@ -499,11 +500,13 @@ def _to_plain(act: Callable[..., Act]) -> Callable[[Any], Act]:
 
 
 def _to_renew(m: pb.Renew) -> Renew:
-    if m.progress_permille > MAX_PERMILLE:
-        raise DecodeError("progress is out of range")
+    boot = m.boot
+    if m.progress_permille > MAX_PERMILLE or len(boot) != BOOT_BYTES:
+        raise DecodeError("progress or boot is out of range")
     return Renew(
         task=ids.task_id(m.task),
         epoch=ids.epoch(m.epoch),
+        boot=boot,
         sequence=_count(m.sequence, "sequence"),
         progress_permille=m.progress_permille,
         note=_text(m.note),

@@ -1,7 +1,7 @@
 """`Body` to payload bytes and back: what the gate calls once it has verified, and Links before it seals.
 
 Every bound of contract.proto is checked on the way in. Absent here: acts (acts.py), frames and proofs (frame.py), the
-Hello, which is no body (runtime/links.py with identity/hello.py).
+Hello, which is no body (identity/hello.py).
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ MAX_POSITION_M: Final = 1e8
 """Metres from the site's origin: anything beyond is no place on earth."""
 MAX_PORT: Final = 65535
 
-TYPE_HELLO: Final = int(pb.MESSAGE_TYPE_HELLO)
 TYPE_PROFILE: Final = int(pb.MESSAGE_TYPE_PROFILE)
 TYPE_EVENT: Final = int(pb.MESSAGE_TYPE_EVENT)
 TYPE_STORY_QUERY: Final = int(pb.MESSAGE_TYPE_STORY_QUERY)

@@ -10,7 +10,6 @@ DESCRIPTOR: _descriptor.FileDescriptor
 class MessageType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     MESSAGE_TYPE_UNSPECIFIED: _ClassVar[MessageType]
-    MESSAGE_TYPE_HELLO: _ClassVar[MessageType]
     MESSAGE_TYPE_PROFILE: _ClassVar[MessageType]
     MESSAGE_TYPE_EVENT: _ClassVar[MessageType]
     MESSAGE_TYPE_STORY_QUERY: _ClassVar[MessageType]
@@ -92,7 +91,6 @@ class Durability(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DURABILITY_LOCAL: _ClassVar[Durability]
     DURABILITY_REPLICATED: _ClassVar[Durability]
 MESSAGE_TYPE_UNSPECIFIED: MessageType
-MESSAGE_TYPE_HELLO: MessageType
 MESSAGE_TYPE_PROFILE: MessageType
 MESSAGE_TYPE_EVENT: MessageType
 MESSAGE_TYPE_STORY_QUERY: MessageType
@@ -349,18 +347,20 @@ class Commit(_message.Message):
     def __init__(self, task: _Optional[bytes] = ..., epoch: _Optional[bytes] = ...) -> None: ...
 
 class Renew(_message.Message):
-    __slots__ = ("task", "epoch", "sequence", "progress_permille", "note")
+    __slots__ = ("task", "epoch", "sequence", "progress_permille", "note", "boot")
     TASK_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_PERMILLE_FIELD_NUMBER: _ClassVar[int]
     NOTE_FIELD_NUMBER: _ClassVar[int]
+    BOOT_FIELD_NUMBER: _ClassVar[int]
     task: bytes
     epoch: bytes
     sequence: int
     progress_permille: int
     note: str
-    def __init__(self, task: _Optional[bytes] = ..., epoch: _Optional[bytes] = ..., sequence: _Optional[int] = ..., progress_permille: _Optional[int] = ..., note: _Optional[str] = ...) -> None: ...
+    boot: bytes
+    def __init__(self, task: _Optional[bytes] = ..., epoch: _Optional[bytes] = ..., sequence: _Optional[int] = ..., progress_permille: _Optional[int] = ..., note: _Optional[str] = ..., boot: _Optional[bytes] = ...) -> None: ...
 
 class Renewed(_message.Message):
     __slots__ = ("task", "epoch", "boot", "sequence")
@@ -457,29 +457,6 @@ class Acknowledge(_message.Message):
     act: MessageType
     version: int
     def __init__(self, task: _Optional[bytes] = ..., epoch: _Optional[bytes] = ..., act: _Optional[_Union[MessageType, str]] = ..., version: _Optional[int] = ...) -> None: ...
-
-class Hello(_message.Message):
-    __slots__ = ("nonce", "echo", "to", "boot", "version_min", "version_max", "next_seq_expected", "credential", "software")
-    NONCE_FIELD_NUMBER: _ClassVar[int]
-    ECHO_FIELD_NUMBER: _ClassVar[int]
-    FROM_FIELD_NUMBER: _ClassVar[int]
-    TO_FIELD_NUMBER: _ClassVar[int]
-    BOOT_FIELD_NUMBER: _ClassVar[int]
-    VERSION_MIN_FIELD_NUMBER: _ClassVar[int]
-    VERSION_MAX_FIELD_NUMBER: _ClassVar[int]
-    NEXT_SEQ_EXPECTED_FIELD_NUMBER: _ClassVar[int]
-    CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
-    SOFTWARE_FIELD_NUMBER: _ClassVar[int]
-    nonce: bytes
-    echo: bytes
-    to: bytes
-    boot: bytes
-    version_min: int
-    version_max: int
-    next_seq_expected: int
-    credential: bytes
-    software: str
-    def __init__(self, nonce: _Optional[bytes] = ..., echo: _Optional[bytes] = ..., to: _Optional[bytes] = ..., boot: _Optional[bytes] = ..., version_min: _Optional[int] = ..., version_max: _Optional[int] = ..., next_seq_expected: _Optional[int] = ..., credential: _Optional[bytes] = ..., software: _Optional[str] = ..., **kwargs) -> None: ...
 
 class KindOffered(_message.Message):
     __slots__ = ("kind", "reads")
