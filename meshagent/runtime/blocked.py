@@ -164,7 +164,7 @@ class Watched(Coroutine[Any, Any, T]):
         self._work.close()
 
     def __await__(self) -> Generator[Any, Any, T]:
-        return self  # type: ignore[return-value] # send and throw are all that a task asks of it
+        return self  # send and throw are all that a task asks of it
 
     def __iter__(self) -> Watched[T]:
         return self

@@ -1,7 +1,7 @@
 """Where computing goes: threads and spawned processes, behind one port that virtual time replaces.
 
 A process can be killed, a thread only abandoned: `SystemWorkers.thread` therefore comes back only when the thread has
-ended, and says so while it waits. Processes are kept warm and used again, at most `processes` at once; each is
+ended where that matters. Processes are kept warm and used again, at most `processes` at once; each is
 started with `spawn` semantics (a fresh interpreter, nothing inherited but three pipes), never forked: gRPC's threads
 do not survive a fork.
 """
@@ -66,8 +66,13 @@ class Lifeline(Protocol):
 class Workers(Protocol):
     """Port of the executor. Robot: `SystemWorkers`. Virtual time: `InlineWorkers`."""
 
-    async def thread(self, function: Callable[[], T]) -> T:
-        """What `function` returns or raises; it runs beside the loop and cannot be stopped."""
+    async def thread(self, function: Callable[[], T], *, to_the_end: bool) -> T:
+        """What `function` returns or raises; it runs beside the loop and cannot be stopped.
+
+        Args:
+            function: what to run.
+            to_the_end: a cancelled caller is let go only when the function has ended.
+        """
 
     async def process(self, job: Job, here: Callable[[], bytes], on_line: Callable[[Lifeline], None]) -> bytes:
         """What the handler of `job` returned, encoded. Cancelling kills the process before this returns.
@@ -89,7 +94,7 @@ class Workers(Protocol):
 class InlineWorkers:
     """Everything at once and in order, for virtual time."""
 
-    async def thread(self, function: Callable[[], T]) -> T:
+    async def thread(self, function: Callable[[], T], *, to_the_end: bool) -> T:
         return function()
 
     async def process(self, job: Job, here: Callable[[], bytes], on_line: Callable[[Lifeline], None]) -> bytes:
@@ -113,19 +118,33 @@ class SystemWorkers:
         self._all: set[_Warm] = set()
         self._closed = False
 
-    async def thread(self, function: Callable[[], T]) -> T:
+    async def thread(self, function: Callable[[], T], *, to_the_end: bool) -> T:
         """As the port says. Threads are daemons: one that never returns does not keep the node from leaving."""
-        async with self._threads:
-            loop = asyncio.get_running_loop()
-            done: asyncio.Future[T | Raised] = loop.create_future()
+        await self._threads.acquire()
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T | Raised] = loop.create_future()
 
-            def run() -> None:
-                answer = attempt(function)
-                with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits
-                    loop.call_soon_threadsafe(_settle, done, answer)
+        def settled(answer: T | Raised) -> None:
+            self._threads.release()
+            done.set_result(answer)
 
-            threading.Thread(target=run, name="meshagent-handler", daemon=True).start()
-            answer = await done
+        def run() -> None:
+            answer = attempt(function)
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits
+                loop.call_soon_threadsafe(settled, answer)
+
+        threading.Thread(target=run, name="meshagent-handler", daemon=True).start()
+        cancelled = False
+        while not done.done():
+            try:
+                await asyncio.shield(done)
+            except asyncio.CancelledError:
+                if not to_the_end:
+                    raise
+                cancelled = True
+        if cancelled:
+            raise asyncio.CancelledError
+        answer = done.result()
         if isinstance(answer, Raised):
             raise answer.error
         return answer
@@ -264,8 +283,3 @@ class _Warm:
         if code < 0:
             return f"the worker process was killed by signal {-code}"
         return f"the worker process ended with status {code}"
-
-
-def _settle(future: asyncio.Future[T], answer: T) -> None:
-    if not future.done():
-        future.set_result(answer)
