@@ -29,10 +29,10 @@ MAX_EVENTS: Final = 5_000_000
 """Events of one run; a run that needs more is stuck in a loop that lets time pass."""
 
 
-class ProcessKilledError(SystemExit):
+class ProcessKilledError(KeyboardInterrupt):
     """Unwinds a process that crashed in the middle of a callback.
 
-    A `SystemExit`, because asyncio lets nothing else through: the loop stops at this very statement.
+    A `KeyboardInterrupt`: asyncio and `runtime.supervise` let it through, so the process stops at this very statement.
     """
 
 
@@ -266,6 +266,7 @@ class Process:
         """Crash points passed so far in this incarnation."""
         self._crash_at: tuple[int, Death] | None = None
         self._stalls: dict[int, float] = {}
+        self._when_dead: list[Callable[[], None]] = []
         self._ahead_s = 0.0
         self._busy_until_s = 0.0
         self._turning = False
@@ -369,6 +370,15 @@ class Process:
         """Be frozen for `duration_s` in the middle of a callback, at the `boundary`-th boundary."""
         self._stalls[boundary] = duration_s
 
+    def call_off(self) -> None:
+        """No crash and no stall is planned any more."""
+        self._crash_at = None
+        self._stalls.clear()
+
+    def when_dead(self, told: Callable[[], None]) -> None:
+        """Call `told` once this process has ended, however."""
+        self._when_dead.append(told)
+
     def stall(self, duration_s: float) -> None:
         """Time passes in the middle of a callback: between a check and what was checked, say.
 
@@ -397,6 +407,8 @@ class Process:
         if self._wake is not None:
             self._wake.cancel()
         self.world.told_death(self, death, self.loop.abandon())
+        for told in self._when_dead:
+            told()
 
     def freeze(self, *, suspend: bool = False) -> None:
         """SIGSTOP, or the lid closed (`suspend`: CLOCK_MONOTONIC stops too). What arrives waits."""

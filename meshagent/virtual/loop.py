@@ -334,5 +334,5 @@ def bury(tasks: list[asyncio.Task[Any]]) -> None:
             continue
         try:
             coroutine.close()
-        except (Exception, SystemExit):  # noqa: BLE001 - what a dead process's cleanup raises is nobody's
+        except (Exception, SystemExit, KeyboardInterrupt):  # noqa: BLE001 - what a dead process's cleanup raises is nobody's
             continue

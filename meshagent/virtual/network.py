@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final
 
@@ -417,11 +417,17 @@ class Network:
 
         def heal() -> None:
             for pair in chosen:
-                self._blocked[pair] -= 1
+                self._blocked[pair] = max(0, self._blocked.get(pair, 0) - 1)
             self.world.note("network", "heal " + " ".join(f"{a}>{b}" for a, b in chosen))
             self._watch_all()
 
         return heal
+
+    def heal_all(self) -> None:
+        """Nothing is blocked any more."""
+        self._blocked.clear()
+        self.weather = replace(self.weather, loss=0.0, drop=0.0, duplicate=0.0, reorder=0.0)
+        self._watch_all()
 
     def partition(self, side: Iterable[str], other: Iterable[str]) -> Callable[[], None]:
         """Cut both ways between two groups of hosts."""

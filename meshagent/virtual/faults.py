@@ -1,0 +1,192 @@
+"""What goes wrong, and when: a list drawn from the seed, explicit, so that a failing run can be made smaller.
+
+Every fault heals by `heal_s`: what was cut is joined, what was frozen goes on, and whoever died comes back with its
+disk, except those that die for ever. After that the promises about endings are judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from random import Random
+from typing import Final, Protocol
+
+from meshagent.virtual.kernel import Death, Process, World
+from meshagent.virtual.network import Network
+
+
+class Kind(StrEnum):
+    """The kinds of fault."""
+
+    CRASH = "crash"
+    """At a boundary: around a commit or before a frame."""
+    PAUSE = "pause"
+    SUSPEND = "suspend"
+    STALL = "stall"
+    """Frozen in the middle of a callback, at a boundary."""
+    PARTITION = "partition"
+    ONE_WAY = "one_way"
+    CUT = "cut"
+    LEAVE = "leave"
+    """A clean shutdown, and back later."""
+
+
+WEIGHTS: Final = {
+    Kind.CRASH: 6,
+    Kind.PAUSE: 2,
+    Kind.SUSPEND: 1,
+    Kind.STALL: 2,
+    Kind.PARTITION: 3,
+    Kind.ONE_WAY: 1,
+    Kind.CUT: 1,
+    Kind.LEAVE: 1,
+}
+DURATIONS_S: Final = (0.05, 0.3, 0.8, 1.6, 2.4, 4.0, 7.0)
+"""Shorter than a frame's acknowledgement, about a lease (2 s), and far longer."""
+MOST_BOUNDARIES: Final = 60
+"""A crash strikes within so many boundaries after it is armed: a task passes some 20 at each of its nodes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One thing that goes wrong."""
+
+    kind: Kind
+    at_s: float
+    nodes: tuple[str, ...]
+    """Whom it strikes; the first group of a partition."""
+    duration_s: float
+    boundary: int = 0
+    death: Death = Death.KILLED
+    reboot: bool = False
+    for_ever: bool = False
+
+    def __str__(self) -> str:
+        words = [f"{self.kind.value}({'+'.join(self.nodes)}) at {self.at_s:.3f} s"]
+        if self.kind in (Kind.CRASH, Kind.STALL):
+            words.append(f"boundary +{self.boundary}")
+        words.append("for ever" if self.for_ever else f"for {self.duration_s:g} s")
+        if self.kind is Kind.CRASH:
+            words.append(self.death.value)
+        return " ".join(words)
+
+
+def draw(rng: Random, nodes: Sequence[str], *, keep: Sequence[str], until_s: float) -> tuple[Fault, ...]:
+    """A plan for `nodes`; those in `keep` may fall but always come back."""
+    plan = []
+    mortal = [name for name in nodes if name not in keep]
+    dead: set[str] = set()
+    for _ in range(rng.choice((0, 1, 1, 2, 2, 3, 4))):
+        kind = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+        struck = [rng.choice(nodes)]
+        if kind in (Kind.PARTITION, Kind.ONE_WAY, Kind.CUT):
+            size = rng.randint(1, max(1, len(nodes) // 2)) if kind is Kind.PARTITION else 2
+            struck = sorted(rng.sample(list(nodes), size))
+            if kind is Kind.ONE_WAY and rng.random() < 0.5:
+                struck.reverse()
+        death = Death.POWER_CUT if rng.random() < 0.3 else Death.KILLED
+        duration_s = rng.choice(DURATIONS_S) * rng.uniform(0.8, 1.2)
+        for_ever = kind is Kind.CRASH and struck[0] in mortal and len(dead) + 1 < len(mortal) and rng.random() < 0.15
+        if for_ever:
+            dead.add(struck[0])
+        plan.append(
+            Fault(
+                kind=kind,
+                at_s=rng.uniform(0.0, until_s),
+                nodes=tuple(struck),
+                duration_s=duration_s,
+                boundary=rng.randint(1, MOST_BOUNDARIES),
+                death=death,
+                reboot=death is Death.POWER_CUT,
+                for_ever=for_ever,
+            )
+        )
+    return tuple(sorted(plan, key=lambda fault: (fault.at_s, fault.nodes)))
+
+
+class Stage(Protocol):
+    """What faults need of the nodes they strike."""
+
+    @property
+    def world(self) -> World: ...
+
+    @property
+    def network(self) -> Network: ...
+
+    def process(self, name: str) -> Process | None:
+        """The live process of `name`."""
+
+    def start(self, name: str) -> None:
+        """Start `name` again from its disk; ignored while it lives."""
+
+    def leave(self, name: str) -> None:
+        """Ask `name` to shut down cleanly."""
+
+
+def arm(stage: Stage, plan: Sequence[Fault]) -> None:
+    """Schedule `plan`."""
+    for fault in plan:
+        stage.world.at(fault.at_s, _strike, stage, fault)
+
+
+def _strike(stage: Stage, fault: Fault) -> None:
+    world, network = stage.world, stage.network
+    world.note("fault", str(fault))
+    first = fault.nodes[0]
+    if fault.kind in (Kind.PARTITION, Kind.ONE_WAY):
+        if fault.kind is Kind.PARTITION:
+            others = [name for name in sorted(world.devices) if name not in fault.nodes]
+            heal = network.partition(fault.nodes, others)
+        else:
+            heal = network.block([(fault.nodes[0], fault.nodes[1])])
+        world.after(fault.duration_s, heal)
+        return
+    if fault.kind is Kind.CUT:
+        network.cut(*fault.nodes)
+        return
+    process = stage.process(first)
+    if process is None:
+        return
+    back: Callable[[], object]
+    if fault.kind is Kind.CRASH:
+        process.crash_at(process.boundaries + fault.boundary, fault.death)
+        process.when_dead(lambda: _comes_back(stage, fault))
+    elif fault.kind is Kind.STALL:
+        process.stall_at(process.boundaries + fault.boundary, fault.duration_s)
+    elif fault.kind is Kind.LEAVE:
+        stage.leave(first)
+        process.when_dead(lambda: _comes_back(stage, fault))
+    else:
+        process.freeze(suspend=fault.kind is Kind.SUSPEND)
+        back = process.thaw
+        world.after(fault.duration_s, back)
+
+
+def _comes_back(stage: Stage, fault: Fault) -> None:
+    if fault.for_ever:
+        return
+    name = fault.nodes[0]
+
+    def back() -> None:
+        device = stage.world.devices[name]
+        if fault.reboot and (device.process is None or not device.process.alive):
+            device.hardware.reboot(stage.world.now_s)
+        stage.start(name)
+
+    stage.world.after(fault.duration_s, back)
+
+
+def heal_all(stage: Stage, plan: Sequence[Fault]) -> None:
+    """Nothing goes wrong any more: planned crashes are called off, the frozen go on, the dead come back."""
+    world = stage.world
+    world.note("fault", "heal all")
+    gone = {fault.nodes[0] for fault in plan if fault.for_ever}
+    for name in sorted(world.devices):
+        process = stage.process(name)
+        if process is not None:
+            process.call_off()
+            process.thaw()
+        elif name not in gone:
+            stage.start(name)
+    stage.network.heal_all()
