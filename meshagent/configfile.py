@@ -205,13 +205,14 @@ class _Draft:
     map: MapSection | None = None
 
     def put(self, dotted: str, value: object, origin: Origin) -> None:
+        said = f"{origin.where} " if origin.where else ""
         info = info_of(dotted)
         if info is None:
-            self.problems.append(_unknown(dotted, str(origin)))
+            self.problems.append(unknown_key(dotted, origin.where))
             return
         if dotted == "preset":
             if value not in PRESETS:
-                message = f"{origin} preset is {shown(value)}, expected one of {', '.join(PRESETS)}"
+                message = f"{said}preset is {shown(value)}, expected one of {', '.join(PRESETS)}"
                 self.problems.append(Problem(message, "meshagent config explain preset"))
                 return
         else:
@@ -220,7 +221,7 @@ class _Draft:
             value = convert(kind, name, value)
             problem = problem_with(kind, name, value)
             if problem:
-                self.problems.append(Problem(f"{origin} {dotted} {problem}", f"meshagent config explain {dotted}"))
+                self.problems.append(Problem(f"{said}{dotted} {problem}", f"meshagent config explain {dotted}"))
                 return
         self.values[dotted] = value
         self.origins[dotted] = origin
@@ -356,7 +357,7 @@ def _read_environment(draft: _Draft, environ: Mapping[str, str]) -> None:
         dotted = variable.removeprefix(ENV_PREFIX).lower().replace("__", ".")
         origin = Origin("environment", variable)
         if info_of(dotted) is None:
-            draft.problems.append(_unknown(dotted, variable, variable=True))
+            draft.problems.append(unknown_key(dotted, variable, variable=True))
             continue
         draft.put(dotted, parse_text(dotted, environ[variable]), origin)
 
@@ -374,7 +375,8 @@ def parse_text(dotted: str, text: str) -> object:
         return text
 
 
-def _unknown(dotted: str, origin: str, *, variable: bool = False) -> Problem:
+def unknown_key(dotted: str, where: str = "", *, variable: bool = False) -> Problem:
+    """What is said of a key that does not exist, with the nearest one that does."""
     # one-part keys and unknown sections are compared with everything, the rest with their own section first
     names = known_keys()
     wanted = dotted.lower()
@@ -392,7 +394,7 @@ def _unknown(dotted: str, origin: str, *, variable: bool = False) -> Problem:
             match = [".".join(rest)] if info_of(".".join(rest)) else [sections[0]]
         elif close:
             match = [by_leaf[close[0]]]
-    said = f"{origin} {'' if variable else dotted + ' '}is unknown"
+    said = " ".join(part for part in (where, "" if variable else dotted, "is unknown") if part)
     if not match:
         return Problem(said, "meshagent config show")
     suggestion = match[0]
@@ -483,7 +485,7 @@ def set_key(text: str, dotted: str, value: object) -> str:
         ConfigurationError: unknown key, wrong value, or a text that would not parse afterwards.
     """
     draft = _Draft()
-    draft.put(dotted, value, Origin("flag", "value"))
+    draft.put(dotted, value, Origin("flag", ""))
     if draft.problems:
         raise InvalidConfigError(draft.problems)
     path = tuple(dotted.split("."))
