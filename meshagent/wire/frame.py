@@ -30,7 +30,8 @@ MAX_FRAME_BYTES: Final = 256 * 1024
 MAX_FRAME_MESSAGES: Final = 256
 MAX_FRAME_BATCHES: Final = 16
 """A sender needs one, two when a turn emitted over 1,024 messages; relays will need a few."""
-MAX_HELLO_BYTES: Final = 8192
+MAX_HELLO_BYTES: Final = 16 * 1024
+"""A Hello carries the sender's credential, which has at most 8 KiB."""
 MAX_SEQ: Final = 2**63 - 1
 
 FRAME_OVERHEAD_BYTES: Final = 64 + MAX_FRAME_BATCHES * (PROOF_BYTES + 16)
