@@ -124,6 +124,10 @@ read_header: Callable[[bytes], tuple[int, int, int, int, int, int]] = _HEADER_RE
 """(seq, type, min_reader, flags, ttl_ms, length) of 36 bytes."""
 
 
+read_proof_head: Callable[[bytes], tuple[bytes, bytes, int, int, int]] = _PROOF_HEAD.unpack_from
+"""(sender, boot, batch, hlc, leaves) of 130 bytes; the signature is the rest."""
+
+
 def parse_header(header: bytes) -> Header:
     """The named fields of a transmitted header.
 
