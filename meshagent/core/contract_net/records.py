@@ -1,0 +1,118 @@
+"""What both machines write into the journal: frozen snapshots, one a task, whole each time.
+
+Table `initiated` holds what this node asked for, `contracted` what it promised to others. Nothing here depends on
+CLOCK_BOOTTIME, which starts again with the device: durations are what was left when the snapshot was taken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from meshagent.core.acts import Performative, TaskRecord
+from meshagent.types import Epoch, NodeId, Reason, TaskId, TaskState
+
+INITIATED: Final = "initiated"
+CONTRACTED: Final = "contracted"
+
+
+class Phase(StrEnum):
+    """Where a task stands at its initiator (DESIGN 6)."""
+
+    CALLING = "calling"
+    """Bids are awaited."""
+    BACKOFF = "backoff"
+    """Nobody could be awarded; called again later."""
+    AWARDING = "awarding"
+    """The best bidder was awarded and has not reserved yet."""
+    COMMITTED = "committed"
+    """Somebody may be doing it: until `lease_wait_s` after the last grant nobody else is asked."""
+    IN_DOUBT = "in_doubt"
+    """Past the point of no return and out of sight: only DONE, proof of not done, or a person ends it."""
+    CANCELLING = "cancelling"
+    """Withdrawn or expired while somebody may be doing it."""
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+TERMINAL: Final = frozenset({Phase.DONE, Phase.FAILED, Phase.CANCELLED})
+
+
+class Stage(StrEnum):
+    """Where a contract stands at its participant. A bidder that was not awarded has none."""
+
+    RESERVED = "reserved"
+    EXECUTING = "executing"
+    STOPPING = "stopping"
+    """The handler was told to stop and has not ended yet."""
+    REPORTING = "reporting"
+    """Result, failure or forfeit is resent until acknowledged."""
+    IN_DOUBT = "in_doubt"
+    """Stopped past the point of no return: whether the effect happened is not known here."""
+    CLOSED = "closed"
+    """A tombstone: answers duplicates, absorbs what is late."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Award:
+    """Somebody who was awarded; `epoch` is the last one it got."""
+
+    peer: NodeId
+    epoch: Epoch
+    owing: bool
+    """It has not answered yet that it does nothing any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InitiatorRecord:
+    """A task at its initiator."""
+
+    record: TaskRecord
+    phase: Phase
+    epoch: Epoch
+    holder: NodeId | None
+    former: Epoch | None
+    """The epoch that `holder` was adopted from and may still name."""
+    awards: tuple[Award, ...]
+    point_of_no_return: bool
+    within_left_s: float | None
+    failures: int
+    checkpoint: bytes | None
+    checkpoint_version: int
+    ending: TaskState | None
+    """What a withdrawal ends in, once nobody acts: CANCELLED, or FAILED when the time was over."""
+    result: bytes | None
+    reason: Reason | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """How a contract ended: INFORM with `result`, FAILURE or FORFEIT with a reason."""
+
+    act: Performative
+    epoch: Epoch
+    result: bytes | None = None
+    reason: Reason | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContractRecord:
+    """A contract, or the tombstone of one, at its participant."""
+
+    task: TaskId
+    initiator: NodeId
+    record: TaskRecord | None
+    """None: a cancel that came before any award."""
+    epoch: Epoch
+    run_epoch: Epoch
+    fence: Epoch
+    """The highest epoch heard; lower ones are refused."""
+    stage: Stage
+    point_of_no_return: bool
+    checkpoint: bytes | None
+    checkpoint_version: int
+    report: Report | None
