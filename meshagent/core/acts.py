@@ -20,7 +20,7 @@ MAX_RESULT_BYTES: Final = 48 * 1024
 MAX_CHECKPOINT_BYTES: Final = 24 * 1024
 """Record and checkpoint must fit one award together: payload <= 64 KiB (SECURITY-DESIGN 1)."""
 MAX_TEXT_CHARS: Final = 500
-"""Sentences shown to people (`because`, `detail`, `note`); longer ones are cut by the sender, refused by the decoder."""
+"""Sentences shown to people (`because`, `detail`, `note`); longer: cut by the sender, refused by the decoder."""
 
 
 class Performative(StrEnum):

@@ -1,4 +1,4 @@
-"""The hybrid logical clock of envelopes: one integer, milliseconds since 1970 in the high bits, a counter in the low 16.
+"""The hybrid logical clock of envelopes: milliseconds since 1970 in the high bits, a counter in the low 16.
 
 Source: Kulkarni et al., Logical Physical Clocks (2014), with two changes. The wall clock is read once, at boot, and
 carried on by CLOCK_BOOTTIME, so that a clock that is set back never sets stamps back. And a received stamp is merged

@@ -1,4 +1,4 @@
-"""One contract at its participant: everything that is remembered of it, its next instant and its snapshot. No decisions."""
+"""One contract at its participant: everything that is remembered of it, and its next instant. No decisions."""
 
 from __future__ import annotations
 

@@ -596,13 +596,14 @@ class Initiator:
             if act.epoch == u.former:
                 self._send((peer,), Adopt(task=u.task, epoch=u.epoch, former=act.epoch))
                 return
-        if u.former_holder == (peer, act.epoch):
-            # at_least_once and healthy after all: its work goes on, under a new epoch (rules 2, 3).
-            if u.phase in (Phase.CALLING, Phase.BACKOFF) or (u.phase is Phase.AWARDING and u.holder == peer):
+        if u.repeatable and peer in u.owing:
+            # Healthy after all: its work goes on under a new epoch, unless somebody else is awarded already (rule 3).
+            before_award = u.phase in (Phase.CALLING, Phase.BACKOFF) and act.epoch == u.awards[peer]
+            if before_award or (u.phase is Phase.AWARDING and u.holder == peer and act.epoch < u.epoch):
                 self._adopt(u, peer, act.epoch)
                 return
             if u.phase is Phase.AWARDING:
-                return  # the new award may yet fail; it renews again
+                return  # that award may yet fail; this one renews again
         if u.phase is Phase.IN_DOUBT and peer == u.holder:
             return  # no grant can be true any more; the query is on its way
         self._fence(u, peer, act.epoch)
@@ -633,7 +634,6 @@ class Initiator:
         u.epoch_used = True
         u.holder = peer
         u.former = former
-        u.former_holder = None
         u.awards[peer] = u.epoch
         u.owing[peer] = None
         u.heard = False
@@ -654,8 +654,6 @@ class Initiator:
         if u.pnr:
             self._doubt(u, "the holder is silent past the point of no return")
             return
-        if u.repeatable and u.holder is not None:
-            u.former_holder = (u.holder, u.awards[u.holder])
         self._call(u)
 
     def _peer_lost(self, peer: NodeId) -> None:
@@ -773,8 +771,6 @@ class Initiator:
     def _not_done(self, u: Undertaking) -> None:
         """Proof, or a person's word, that nothing happened."""
         u.pnr = False
-        if u.holder is not None:
-            u.former_holder = None
         if u.ending is not None:
             self._finish_as_asked(u)
         else:
@@ -794,7 +790,12 @@ class Initiator:
                 Phase.CANCELLING,
             )
         )
-        former = u.former_holder == (peer, act.epoch) and u.phase in (Phase.CALLING, Phase.BACKOFF)
+        former = (
+            u.repeatable
+            and peer in u.owing
+            and act.epoch == u.awards[peer]
+            and u.phase in (Phase.CALLING, Phase.BACKOFF)
+        )
         if not current and not former:
             self._fence(u, peer, act.epoch)
             return
@@ -880,8 +881,6 @@ class Initiator:
             if peer in u.owing:
                 del u.owing[peer]
                 self._dirty[u.task] = u
-            if u.former_holder is not None and u.former_holder[0] == peer:
-                u.former_holder = None
         hangs_on = u.phase in (Phase.AWARDING, Phase.COMMITTED, Phase.IN_DOUBT, Phase.CANCELLING)
         return hangs_on and peer == u.holder and epoch in (u.epoch, u.former)
 
@@ -961,7 +960,6 @@ class Initiator:
         u.asked = {}
         u.waiting = set()
         u.checkpoint = None
-        u.former_holder = None
         u.former = None
         u.pnr = False
         u.reason, u.detail = reason, detail

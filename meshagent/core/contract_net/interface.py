@@ -68,7 +68,7 @@ class Directory(Protocol):
 
 
 class Bidder(Protocol):
-    """Prices a task against this node's plan and resources. Pure and quick; called at the call and again at the award."""
+    """Prices a task against this node's plan and resources: pure and quick, at the call and again at the award."""
 
     def bid(self, record: TaskRecord, within_s: float | None, *, purpose: str) -> BidAnswer:
         """`purpose` is "call" or "award"."""
@@ -275,7 +275,8 @@ class TaskChanged:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noted:
     """One line of the story that `why` tells, in order. `event` is a word of docs/why.md (an act's name or one of
-    `called, closed, lost, lease_ended, fenced, adopted, restarted, backoff, late, forged, expired`); `facts` holds plain values."""
+    `called, closed, lost, lease_ended, fenced, adopted, restarted, backoff, late, forged, expired, in_doubt, resolved`);
+    `facts` holds plain values."""
 
     task: TaskId
     epoch: Epoch

@@ -762,7 +762,7 @@ class Participant:
                 assert act is not None
                 self._send(c.initiator, act)
             case Stage.CLOSED:
-                self._send(c.initiator, Cancelled(task=c.task, epoch=c.cancelled_under or c.epoch))
+                self._send(c.initiator, Cancelled(task=c.task, epoch=c.fence))
             case Stage.IN_DOUBT:
                 self._send(c.initiator, Cancelled(task=c.task, epoch=c.epoch, in_doubt=True))
             case Stage.EXECUTING:

@@ -75,7 +75,6 @@ class Undertaking:
         "expires_s",
         "forfeits",
         "former",
-        "former_holder",
         "gave_back",
         "heard",
         "holder",
@@ -125,8 +124,6 @@ class Undertaking:
         self.holder: NodeId | None = None
         self.former: Epoch | None = None
         """The holder was adopted from this epoch and has not answered under the new one yet."""
-        self.former_holder: tuple[NodeId, Epoch] | None = None
-        """at_least_once: whom we stopped believing in; adopted if it renews before somebody else is awarded."""
         self.heard = False
         self.restored_unheard = False
         """Taken up from the journal, and the holder has said nothing yet: ask it, for the commit may be long past."""
