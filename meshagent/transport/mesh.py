@@ -1,0 +1,603 @@
+"""`GrpcTransport`: one TLS server, the dialler, seeds and mDNS behind the `Transport` port.
+
+It keeps at most one link a peer and tells the node of links, frames and losses, in order and never from within the
+node's own call. What frames hold, and whether a peer that proved its name may say what it says, is not its business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import secrets
+from collections import Counter, deque
+from collections.abc import Callable
+from functools import partial
+from random import Random
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
+
+import grpc
+import grpc.aio
+
+from meshagent.core.ports import HintSource, LinkClosed, LinkEvents, PeerHint
+from meshagent.errors import IdentityError
+from meshagent.identity.credential import CertificateError
+from meshagent.transport.attempts import Attempts, DialAttempt, DialOutcome
+from meshagent.transport.causes import Cause, cause_of_failure, cause_of_probe
+from meshagent.transport.config import MAX_LINKS, MAX_PEERS, TransportConfig
+from meshagent.transport.dialler import (
+    META_INSTANCE,
+    META_PORT,
+    METHOD,
+    DialFailedError,
+    Dialled,
+    Dialler,
+    run_dialled,
+)
+from meshagent.transport.health import HealthHandler
+from meshagent.transport.interfaces import Interface, chosen_interfaces, host_port, scope_of
+from meshagent.transport.links import StreamBroken, StreamLink
+from meshagent.transport.nursery import Nursery
+from meshagent.transport.peers import Address, Backoff, Loss, PeerState
+from meshagent.transport.probe import PeerProbe, probe_identity
+from meshagent.transport.seeds import Seeds
+from meshagent.transport.settle import Present, Verdict, settle_dialled, settle_incoming
+from meshagent.transport.sockets import port_in_use
+from meshagent.transport.tls import LeafIssuer, LeafKeeper, PeerIdentifier, PeerVerifier, server_options
+from meshagent.types import NodeId
+
+if TYPE_CHECKING:
+    from meshagent.transport.mdns import Mdns, MdnsStatus
+
+log = logging.getLogger(__name__)
+
+RENEW_SHARE: Final = (0.80, 0.95)
+"""Where in the life of a link its dialler replaces it; spread, so that a fleet does not do so in step."""
+FORCED_AGE: Final = 1.1
+"""The server ends a link at this multiple of the age, for diallers that do not renew."""
+_PEER_URI: Final = re.compile(r"(?:ipv4:([0-9.]{7,15})|ipv6:\[([0-9a-fA-F:.]+(?:%\w{1,16})?)\]):[0-9]{1,5}")
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class GrpcTransport:
+    """The real `Transport` of core/ports.py."""
+
+    def __init__(
+        self,
+        identity: LeafIssuer,
+        book: PeerVerifier,
+        config: TransportConfig,
+        rng: Random,
+        *,
+        wall_s: Callable[[], float],
+    ) -> None:
+        """Prepare; nothing is bound before `start`.
+
+        Args:
+            identity: this device, which issues its own leaves.
+            book: whom the fleet knows; judges every chain.
+            config: ports and durations.
+            rng: jitter of pauses and renewals.
+            wall_s: seconds since 1970, for certificates and for dates that people read.
+        """
+        self._identity = identity
+        self._book = book
+        self._config = config
+        self._rng = rng
+        self._wall_s = wall_s
+        self._leaves = LeafKeeper(identity, wall_s)
+        self._identifier = PeerIdentifier(book, wall_s)
+        self._instance = secrets.token_hex(8)
+        self._nursery = Nursery()
+        self._dialler = Dialler(self, config, self._leaves, self._nursery, self._metadata)
+        self._seeds = Seeds(self, config, self._dialler, self._nursery)
+        self._health = HealthHandler()
+        self._attempts = Attempts()
+        self._peers: dict[NodeId, PeerState] = {}
+        self._forgotten: set[NodeId] = set()
+        self._links: set[StreamLink] = set()
+        self._server: grpc.aio.Server | None = None
+        self._events: LinkEvents | None = None
+        self._pending: deque[Callable[[], None]] = deque()
+        self._closing = False
+        self._idle: asyncio.Future[None] | None = None
+        self._interfaces: list[Interface] = []
+        self._mdns: Mdns | None = None
+        self.mdns_error: str | None = None
+        """Why mDNS is off although it was asked for."""
+        self.refusals: Counter[str] = Counter()
+        """Streams refused on our server, by reason; the reasons are ours, never the network's."""
+        self.listen_port = 0
+        """The TCP port in use, once started."""
+
+    @property
+    def node_id(self) -> NodeId:
+        """This device."""
+        return self._identity.node_id
+
+    # -- what the node calls -----------------------------------------------------------------------------------------
+
+    async def start(self, events: LinkEvents) -> None:
+        """Bind, serve, announce; returns when the socket is bound.
+
+        Raises:
+            TransportError: the port is taken or an interface is missing; says the next step.
+        """
+        self._events = events
+        self._interfaces = chosen_interfaces(self._config.interfaces)
+        server = grpc.aio.server(options=server_options(self._config), maximum_concurrent_rpcs=MAX_LINKS)
+        server.add_generic_rpc_handlers((_LinkHandler(self._exchange), self._health))
+        self.listen_port = self._bind(server)
+        self._server = server
+        await server.start()
+        if self._config.mdns:
+            await self._start_mdns()
+
+    async def _start_mdns(self) -> None:
+        from meshagent.transport.mdns import Mdns  # 8 MiB that a node without mDNS need not carry
+
+        mdns = Mdns(
+            node_id=self.node_id,
+            fleet_id=self._identity.trust.fleet_id,
+            interfaces=self._config.interfaces,
+            browse_s=self._browse_s,
+            rescan_s=self._config.rescan_s,
+            rng=self._rng,
+            found=self._heard,
+            lost=self._unheard,
+        )
+        try:
+            await mdns.start(self.listen_port)
+        except OSError as error:
+            # the port is bound and seeds work: a node without multicast is poorer, not useless
+            log.warning("mDNS is off: %s. Peers are found by --peer and by memory only", error)
+            self.mdns_error = str(error)
+            return
+        self._mdns = mdns
+        self._nursery.start(mdns.run(), "mDNS")
+
+    def _browse_s(self) -> float:
+        linked = any(state.link is not None for state in self._peers.values())
+        return self._config.browse_linked_s if linked else self._config.browse_lonely_s
+
+    def _heard(self, peer: NodeId, ip: str, port: int) -> None:
+        self.found(peer, ip, port, HintSource.MDNS)
+
+    def _unheard(self, peer: NodeId) -> None:
+        state = self._peers.get(peer)
+        if state is not None:
+            state.drop_hints(HintSource.MDNS)
+            state.adjust_backoff(self._config)
+
+    def _bind(self, server: grpc.aio.Server) -> int:
+        port, credentials = self._config.port, self._leaves.server_credentials
+        try:
+            if not self._config.interfaces:
+                return server.add_secure_port(f"[::]:{port}", credentials())
+            for interface in self._interfaces:
+                for address in interface.addresses:
+                    port = server.add_secure_port(host_port(scope_of(interface, address.ip), port), credentials())
+        except RuntimeError as error:
+            raise port_in_use(port, str(error)) from error
+        return port
+
+    def add_hint(self, hint: PeerHint) -> None:
+        """Dial there, and again with jittered backoff while no link exists."""
+        if self._closing:
+            return
+        if hint.peer is None:
+            self._seeds.add(hint)
+        else:
+            self.found(hint.peer, hint.host, hint.port, hint.source)
+
+    def forget(self, peer: NodeId) -> None:
+        """Close the link to `peer`, dial and accept it no more."""
+        self._forgotten.add(peer)
+        state = self._peers.pop(peer, None)
+        if state is None:
+            return
+        state.forgotten = True
+        state.settle_loss()
+        if state.task is not None:
+            state.task.cancel()
+        if state.link is not None:
+            state.link.end(LinkClosed.REFUSED, "forgotten by this node")
+        state.touch()
+
+    def attempts(self) -> list[DialAttempt]:
+        """What became of every address that was tried, for doctor."""
+        return self._attempts.all()
+
+    def mdns_status(self) -> MdnsStatus | None:
+        """What multicast has shown so far; None where mDNS is off."""
+        return self._mdns.status() if self._mdns is not None else None
+
+    def rotate_leaf(self) -> None:
+        """Show a new TLS leaf from now on; links stay. It happens by itself when the leaf grows old."""
+        self._leaves.rotate()
+
+    async def close(self) -> None:
+        """Say goodbye on every link and end; bounded by a few `close_timeout_s`."""
+        if self._closing:
+            return
+        self._closing = True
+        timeout_s = self._config.close_timeout_s
+        self._health.stop_serving()
+        for state in self._peers.values():
+            state.settle_loss()
+            if state.task is not None:
+                state.task.cancel()
+        for link in list(self._links):
+            link.end(LinkClosed.GOODBYE, "this node leaves")
+        await self._links_gone(2 * timeout_s)
+        farewell = [] if self._mdns is None else [self._mdns.close(1.0 + timeout_s)]
+        if self._server is not None:
+            farewell.append(self._stop_serving(timeout_s))
+        await asyncio.gather(*farewell)
+        await self._nursery.close(timeout_s)
+        self._deliver()
+
+    async def _stop_serving(self, grace_s: float) -> None:
+        if self._server is not None:
+            await self._server.stop(grace_s)
+
+    async def _links_gone(self, timeout_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._links:
+                    self._idle = asyncio.get_running_loop().create_future()
+                    await self._idle
+
+    # -- hints and dials ---------------------------------------------------------------------------------------------
+
+    def found(self, peer: NodeId, ip: str, port: int, source: HintSource) -> PeerState | None:
+        """Pursue `peer` at an address; None where it is not wanted or there is no room."""
+        if self._closing or peer == self.node_id or peer in self._forgotten:
+            return None
+        state = self._state(peer)
+        if state is None:
+            return None
+        new = state.add_address(ip, port, source)
+        state.adjust_backoff(self._config)
+        if new and state.link is None:
+            loop = asyncio.get_running_loop()
+            # the larger id lets the smaller one dial, unless a person said where to go
+            yields = self.node_id > peer and source is not HintSource.STATIC
+            due_s = loop.time() + (self._config.yield_s if yields else 0.0)
+            fresh = state.task is None or state.task.done()
+            state.not_before_s = due_s if fresh else min(state.not_before_s, due_s)
+            state.backoff.reset()
+        self._dialler.pursue(state)
+        return state
+
+    def _state(self, peer: NodeId) -> PeerState | None:
+        state = self._peers.get(peer)
+        if state is None:
+            if len(self._peers) >= MAX_PEERS and not self._evict():
+                return None
+            state = self._peers[peer] = PeerState(peer, self.new_backoff(HintSource.REMEMBERED))
+        return state
+
+    def _evict(self) -> bool:
+        """Make room by the peer that was never linked, then by any that is not linked now; the oldest first."""
+        unlinked = [state for state in self._peers.values() if state.link is None and state.loss is None]
+        if not unlinked:
+            return False
+        unlinked.sort(key=lambda state: any(a.proven or a.source is HintSource.STATIC for a in state.addresses))
+        state = unlinked[0]
+        del self._peers[state.peer]
+        state.forgotten = True
+        if state.task is not None:
+            state.task.cancel()
+        return True
+
+    def new_backoff(self, source: HintSource) -> Backoff:
+        """A backoff as slow as `source` deserves."""
+        return Backoff(self._config.backoff_first_s, self._config.backoff_max_s[source], self._rng)
+
+    def is_own_address(self, ip: str, port: int) -> bool:
+        """Would a dial there reach this very process?"""
+        if port != self.listen_port:
+            return False
+        own = {str(address.ip) for interface in self._interfaces for address in interface.addresses}
+        return ip.partition("%")[0] in own | {"127.0.0.1", "::1"}
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        return ((META_INSTANCE, self._instance), (META_PORT, str(self.listen_port)))
+
+    async def probe(self, ip: str, port: int) -> PeerProbe:
+        """Ask who is there, with our leaf."""
+        try:
+            leaf = self._leaves.current()
+        except IdentityError as error:
+            return PeerProbe(host=ip, port=port, outcome=DialOutcome.OUR_CREDENTIAL, detail=str(error))
+        return await probe_identity(
+            ip, port, leaf=leaf, verifier=self._book, wall_s=self._wall_s(), timeout_s=self._config.dial_timeout_s
+        )
+
+    def remember(self, address: str, source: HintSource, probe: PeerProbe) -> DialAttempt:
+        """Keep what came of asking a seed."""
+        cause = cause_of_probe(address, probe, None, self._identity.credential, self._wall_s())
+        peer = probe.credential.peer if probe.credential is not None else None
+        fleet = probe.fleet if cause.outcome is DialOutcome.OTHER_FLEET else None
+        return self._attempt(address, source, cause, peer, probe.detail, fleet)
+
+    async def explain(self, address: Address, ip: str, peer: NodeId, failed: DialFailedError) -> DialAttempt:
+        """Find the likely cause of a failed dial and remember it."""
+        where, cause, fleet = str(address), cause_of_failure(str(address), failed.outcome, failed.detail), None
+        if failed.outcome is DialOutcome.FAILED:
+            probe = await self.probe(ip, address.port)
+            if probe.outcome is not DialOutcome.LINKED or (probe.credential and probe.credential.peer != peer):
+                cause = cause_of_probe(where, probe, peer, self._identity.credential, self._wall_s())
+                fleet = probe.fleet if cause.outcome is DialOutcome.OTHER_FLEET else None
+        return self._attempt(where, address.source, cause, peer, failed.detail, fleet)
+
+    def _attempt(
+        self, address: str, source: HintSource, cause: Cause, peer: NodeId | None, detail: str, fleet: str | None = None
+    ) -> DialAttempt:
+        attempt = self._attempts.add(
+            DialAttempt(
+                address=address,
+                source=source,
+                outcome=cause.outcome,
+                sentence=cause.sentence,
+                next_step=cause.next_step,
+                peer=peer,
+                fleet=fleet,
+                at_wall_s=self._wall_s(),
+                detail=detail[:300],
+            )
+        )
+        if attempt.tries == 1:
+            log.info("%s", attempt.sentence)
+        return attempt
+
+    # -- streams -----------------------------------------------------------------------------------------------------
+
+    def dialled(self, state: PeerState, stream: Dialled) -> bool:
+        """A peer accepted our dial: make it the link; False where another stays."""
+        if state.forgotten or self._closing:
+            return False
+        verdict = settle_dialled(self.node_id, state.peer, _present(state))
+        if verdict is Verdict.DROP:
+            return False
+        address = stream.address
+        address.proven = True
+        link = self._new_link(state.peer, str(address), stream.instance, (address.host, address.port), dialled=True)
+        low, high = RENEW_SHARE
+        age_s = self._config.max_link_age_s * self._rng.uniform(low, high)
+        self._adopt(state, link, asyncio.get_running_loop().time() + age_s)
+        sentence = f"linked with {state.peer[:8]} at {address}."
+        self._attempt(str(address), address.source, Cause(DialOutcome.LINKED, sentence), state.peer, "")
+        self._nursery.start(self._run_dialled(link, stream), f"link to {state.peer[:8]}")
+        return True
+
+    async def _run_dialled(self, link: StreamLink, stream: Dialled) -> None:
+        try:
+            await run_dialled(link, stream, self._config.close_timeout_s)
+        finally:
+            self._gone(link)
+
+    async def _exchange(self, _requests: object, context: _Context) -> None:
+        """Serve one stream: who is it, may it be the link, then carry frames."""
+        arrival = self._arrival(context)
+        if isinstance(arrival, _Refusal):
+            self.refusals[arrival.counted] += 1
+            await context.abort(arrival.code, arrival.told)
+        state, instance, listens_at, address = arrival
+        await self._settle(state, instance)
+        if state.forgotten or self._closing:
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "not now")
+        link = self._new_link(state.peer, address, instance, listens_at, dialled=False)
+        if listens_at is not None:
+            state.add_address(*listens_at, HintSource.PEER)
+        self._adopt(state, link, float("inf"))
+        timer = asyncio.get_running_loop().call_later(
+            self._config.max_link_age_s * FORCED_AGE, link.end, LinkClosed.AGED, "not renewed by its dialler"
+        )
+
+        async def read() -> bytes | None:
+            frame = await context.read()
+            return frame if isinstance(frame, bytes) else None
+
+        async def write(frame: bytes) -> None:
+            try:
+                await context.write(frame)
+            except (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError) as error:
+                raise StreamBroken(LinkClosed.RESET, str(error)) from None
+
+        try:
+            await context.send_initial_metadata(((META_INSTANCE, self._instance),))
+            await link.run(read, write, close_timeout_s=self._config.close_timeout_s)
+        finally:
+            timer.cancel()
+            link.end(LinkClosed.RESET, "the stream was cut")
+            self._gone(link)
+
+    def _arrival(self, context: _Context) -> _Arrival | _Refusal:
+        try:
+            credential = self._identifier.identify(context.auth_context())
+        except CertificateError as error:
+            log.warning("refused a stream from %s: %s", context.peer()[:80], error)
+            return _Refusal(f"certificate {error.fault}", grpc.StatusCode.UNAUTHENTICATED, "certificate refused")
+        except IdentityError as error:
+            log.warning("refused a stream from %s: %s", context.peer()[:80], error)
+            return _Refusal("certificate", grpc.StatusCode.UNAUTHENTICATED, "certificate refused")
+        peer = credential.peer
+        said = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        instance = said.get(META_INSTANCE, "")[:64]
+        if peer == self.node_id:
+            if instance != self._instance:
+                self._duplicate_seen(context.peer())
+            return _Refusal("own identity", grpc.StatusCode.FAILED_PRECONDITION, "this is your own identity")
+        if self._closing:
+            return _Refusal("closing", grpc.StatusCode.UNAVAILABLE, "shutting down")
+        if peer in self._forgotten:
+            return _Refusal("forgotten", grpc.StatusCode.PERMISSION_DENIED, "not accepted here")
+        state = self._state(peer)
+        if state is None:
+            return _Refusal("no room", grpc.StatusCode.RESOURCE_EXHAUSTED, "no room for another peer")
+        if asyncio.get_running_loop().time() < state.refused_until_s:
+            return _Refusal("refused before", grpc.StatusCode.PERMISSION_DENIED, "refused a moment ago")
+        ip, address = _ip_of(context.peer())
+        port = said.get(META_PORT, "")
+        listens_at = (ip, int(port)) if ip and port.isdecimal() and 0 < int(port) < 65536 else None
+        return state, instance, listens_at, address
+
+    def _duplicate_seen(self, peer_uri: str) -> None:
+        _, address = _ip_of(peer_uri)
+        sentence = f"another device uses this device's identity: it dialled us from {address}. Usually a copied disk."
+        cause = Cause(DialOutcome.DUPLICATE_ID, sentence, "on the copy only: meshagent init --new-identity")
+        self._attempt(address, HintSource.PEER, cause, self.node_id, "")
+
+    async def _settle(self, state: PeerState, instance: str) -> None:
+        """Return when the stream may become the link; a dialler that sees ours meanwhile hangs up and cancels this."""
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + self._config.hold_s
+        while (left_s := deadline_s - loop.time()) > 0:
+            verdict = settle_incoming(self.node_id, state.peer, instance, _present(state), state.dialling)
+            if verdict is not Verdict.HOLD:
+                return
+            await state.change(left_s)
+
+    def _new_link(
+        self, peer: NodeId, address: str, instance: str, listens_at: tuple[str, int] | None, *, dialled: bool
+    ) -> StreamLink:
+        link = StreamLink(
+            peer=peer, address=address, instance=instance, listens_at=listens_at, dialled_by_us=dialled, owner=self
+        )
+        self._links.add(link)
+        return link
+
+    def _adopt(self, state: PeerState, link: StreamLink, renew_at_s: float) -> None:
+        """Make `link` the link of its peer; an older one ends as AGED, which is no loss."""
+        before, state.link = state.link, link
+        state.renew_at_s = renew_at_s
+        state.not_before_s = state.refused_until_s = 0.0
+        state.settle_loss()
+        state.backoff.reset()
+        if before is not None:
+            before.end(LinkClosed.AGED, "a newer stream took its place")
+        self._emit(partial(self._opened, link))
+        state.touch()
+        self._dialler.pursue(state)
+
+    def _gone(self, link: StreamLink) -> None:
+        self._links.discard(link)
+        idle = self._idle
+        if not self._links and idle is not None and not idle.done():
+            idle.set_result(None)
+
+    # -- what links tell ---------------------------------------------------------------------------------------------
+
+    def frame(self, link: StreamLink, frame: bytes) -> None:
+        """Hand a frame on, after every notice that came before it."""
+        if self._pending:
+            self._deliver()
+        if self._events is not None:
+            self._events.frame_received(link, frame)
+
+    def ended(self, link: StreamLink, why: LinkClosed, detail: str) -> None:
+        """A link is over: tell the node, and examine the loss where it is one."""
+        self._emit(partial(self._closed, link, why))
+        state = self._peers.get(link.peer)
+        if state is None or state.link is not link:
+            return  # replaced or forgotten
+        state.link = None
+        state.renew_at_s = float("inf")
+        now_s = asyncio.get_running_loop().time()
+        if self._closing:
+            return
+        if why is LinkClosed.GOODBYE:
+            state.not_before_s = now_s + self._config.goodbye_pause_s
+        elif why is LinkClosed.REFUSED:
+            state.refused_until_s = now_s + self._config.refused_pause_s
+        else:
+            self._examine(state, link, why, detail)
+        state.touch()
+        self._dialler.pursue(state)
+        if self._mdns is not None:
+            self._mdns.nudge()
+
+    def _examine(self, state: PeerState, link: StreamLink, why: LinkClosed, detail: str) -> None:
+        """Find out at once whether the peer is gone: the pursuit knocks, the timer bounds it."""
+        loop = asyncio.get_running_loop()
+        log.info("lost %r (%s): %s", link, why, detail)
+        state.backoff.reset()
+        state.not_before_s = 0.0
+        if not state.addresses:
+            self.unreachable(state, why, "no address is known to dial it again")
+            return
+        bound_s = self._config.unreachable_after_s
+        timer = loop.call_later(bound_s, self._loss_unanswered, state, bound_s)
+        state.loss = Loss(why, link.listens_at, timer)
+
+    def _loss_unanswered(self, state: PeerState, after_s: float) -> None:
+        loss = state.loss
+        if loss is not None and not loss.told and state.link is None:
+            loss.told = True
+            self.unreachable(state, LinkClosed.SILENT, f"neither answers nor refuses for {after_s:g} s")
+
+    def unreachable(self, state: PeerState, why: LinkClosed, detail: str) -> None:
+        """A lost peer does not come back, as far as dialling can tell."""
+        self._emit(partial(self._unreachable, state.peer, why, detail))
+
+    def _emit(self, notice: Callable[[], None]) -> None:
+        self._pending.append(notice)
+        if len(self._pending) == 1:
+            asyncio.get_running_loop().call_soon(self._deliver)
+
+    def _deliver(self) -> None:
+        while self._pending:
+            self._pending.popleft()()
+
+    def _opened(self, link: StreamLink) -> None:
+        if self._events is not None:
+            self._events.link_opened(link)
+
+    def _closed(self, link: StreamLink, why: LinkClosed) -> None:
+        if self._events is not None:
+            self._events.link_closed(link, why)
+
+    def _unreachable(self, peer: NodeId, why: LinkClosed, detail: str) -> None:
+        if self._events is not None:
+            self._events.peer_unreachable(peer, why, detail)
+
+
+class _LinkHandler(grpc.GenericRpcHandler):
+    """Routes the one method of the Link service to raw bytes."""
+
+    def __init__(self, exchange: Callable[[Any, _Context], Any]) -> None:
+        self._handler: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(exchange)
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        return self._handler if handler_call_details.method == METHOD else None
+
+
+class _Refusal:
+    """A stream that is not served."""
+
+    def __init__(self, counted: str, code: grpc.StatusCode, told: str) -> None:
+        self.counted = counted
+        self.code = code
+        self.told = told
+
+
+_Arrival = tuple[PeerState, str, tuple[str, int] | None, str]
+
+
+def _present(state: PeerState) -> Present | None:
+    link = state.link
+    return None if link is None else Present(link.dialled_by_us, link.instance)
+
+
+def _ip_of(peer_uri: str) -> tuple[str, str]:
+    """The address in gRPC's `ipv6:%5B::1%5D:4711`, as (ip, address for people)."""
+    match = _PEER_URI.fullmatch(unquote(peer_uri))
+    if match is None:
+        return "", "unknown address"
+    ip = (match[1] or match[2]).removeprefix("::ffff:") if "." in peer_uri else match[1] or match[2]
+    return ip, ip
