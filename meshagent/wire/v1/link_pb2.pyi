@@ -7,16 +7,18 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Frame(_message.Message):
-    __slots__ = ("seq", "ack", "batches", "hello")
+    __slots__ = ("seq", "ack", "batches", "hello", "bye")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     ACK_FIELD_NUMBER: _ClassVar[int]
     BATCHES_FIELD_NUMBER: _ClassVar[int]
     HELLO_FIELD_NUMBER: _ClassVar[int]
+    BYE_FIELD_NUMBER: _ClassVar[int]
     seq: int
     ack: int
     batches: _containers.RepeatedCompositeFieldContainer[Batch]
     hello: bytes
-    def __init__(self, seq: _Optional[int] = ..., ack: _Optional[int] = ..., batches: _Optional[_Iterable[_Union[Batch, _Mapping]]] = ..., hello: _Optional[bytes] = ...) -> None: ...
+    bye: int
+    def __init__(self, seq: _Optional[int] = ..., ack: _Optional[int] = ..., batches: _Optional[_Iterable[_Union[Batch, _Mapping]]] = ..., hello: _Optional[bytes] = ..., bye: _Optional[int] = ...) -> None: ...
 
 class Batch(_message.Message):
     __slots__ = ("proof", "messages")
