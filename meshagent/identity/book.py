@@ -147,6 +147,23 @@ class CredentialBook:
             self._changed()
         return news
 
+    def notices(self) -> tuple[bytes, ...]:
+        """What peers should know too: later roots, then revocation lists. Each goes to `merge` over there."""
+        return (*self.trust.roots[1:], *self.revocations.spread())
+
+    def merge(self, notice: bytes, *, now_s: float) -> bool:
+        """Take in one of a peer's `notices`. True: it told something new, so pass it on.
+
+        Raises:
+            RevocationError: it is forged, malformed, or by somebody who may not.
+        """
+        if not notice.startswith(b"\x30"):
+            return self.merge_revocations(notice, now_s=now_s)
+        try:
+            return self.extend_trust(notice)
+        except CertificateError as error:
+            raise RevocationError(f"not the next root: {error}") from error
+
     def extend_trust(self, root_der: bytes) -> bool:
         """Follow a rotation of the root. True: it was new.
 
