@@ -38,7 +38,15 @@ from meshagent.errors import ConfigurationError
 
 FILE_NAME: Final = "meshagent.toml"
 ENV_PREFIX: Final = "MESHAGENT_"
-OTHER_VARIABLES: Final = frozenset({"MESHAGENT_CONFIG", "MESHAGENT_PASSPHRASE", "MESHAGENT_ROOT_PASSPHRASE"})
+OTHER_VARIABLES: Final = frozenset(
+    {
+        "MESHAGENT_CONFIG",
+        "MESHAGENT_PASSPHRASE",
+        "MESHAGENT_PASSPHRASE_FILE",
+        "MESHAGENT_ROOT_PASSPHRASE",
+        "MESHAGENT_ROOT_PASSPHRASE_FILE",
+    }
+)
 """Variables that are no keys: a file to read, and secrets, which must not stand in files."""
 MAX_FILE_BYTES: Final = 1 << 20
 """A configuration is some kilobytes; more is the wrong file, and a map of a plant stays below."""

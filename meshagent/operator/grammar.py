@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
-from meshagent.errors import ConfigurationError, MeshAgentError
+from meshagent.configfile import InvalidConfigError
+from meshagent.errors import MeshAgentError
 from meshagent.operator.exits import CommandError, Exit, exit_of
 from meshagent.operator.render import Paint, clean
 
@@ -215,12 +216,24 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(work)
 
 
+def _sentences(error: MeshAgentError) -> list[tuple[str, str | None]]:
+    """What there is to say; errors that collect many (configuration, roles) say all of them."""
+    if isinstance(error, InvalidConfigError):
+        return [(p.message, p.next_step) for p in error.problems]
+    mistakes = getattr(error, "mistakes", ())  # RoleLoadError, whose module is not imported for every command
+    if mistakes:
+        return [
+            (f"{m.file}:{m.line} {m.message}" if m.line else f"{m.file} {m.message}".strip(), m.next_step)
+            for m in mistakes
+        ]
+    return [(str(error), error.next_step)]
+
+
 def tell(screen: Screen, error: MeshAgentError) -> Exit:
     """Print what went wrong and what to type next; returns the exit code."""
     code = exit_of(error)
     paint = Paint(enabled=_wants_colour(sys.stderr))
-    problems = getattr(error, "problems", None) if isinstance(error, ConfigurationError) else None
-    sentences = [(str(p.message), p.next_step) for p in problems] if problems else [(str(error), error.next_step)]
+    sentences = _sentences(error)
     for message, next_step in sentences:
         for line in message.splitlines() or [""]:
             print(clean(line), file=sys.stderr)

@@ -35,6 +35,9 @@ OutOption = Annotated[
     Path | None,
     typer.Option("--out", metavar="FILE", help="Where the credential goes.", show_default=False),
 ]
+ClockOption = Annotated[
+    bool, typer.Option("--accept-clock", help="Sign although this machine's clock looks wrong: the date is right.")
+]
 Member = Annotated[str, typer.Argument(metavar="NAME|ID", help="A member, by name or any unique prefix of its id")]
 
 
@@ -61,6 +64,7 @@ def admit(
     for_: ForOption = None,
     out: OutOption = None,
     authority: AuthorityOption = None,
+    accept_clock: ClockOption = False,
     yes: Yes = False,
 ) -> None:
     """Admit a device: its request in, its credential out."""
@@ -75,6 +79,7 @@ def admit(
         valid_s=for_,
         out=out,
         authority=authority,
+        accept_clock=accept_clock,
         yes=yes,
     )
 
@@ -88,11 +93,21 @@ def renew(
     for_: ForOption = None,
     out: OutOption = None,
     authority: AuthorityOption = None,
+    accept_clock: ClockOption = False,
 ) -> None:
     """Issue a new credential to a member, longer valid or with other permissions; the old one ends."""
     from meshagent.operator.fleet import renew_member
 
-    renew_member(screen, member, may=may, capabilities=capability, valid_s=for_, out=out, authority=authority)
+    renew_member(
+        screen,
+        member,
+        may=may,
+        capabilities=capability,
+        valid_s=for_,
+        out=out,
+        authority=authority,
+        accept_clock=accept_clock,
+    )
 
 
 @command(app)
@@ -100,16 +115,28 @@ def revoke(
     screen: Screen,
     member: Member,
     reason: Annotated[
-        str, typer.Option("--reason", metavar="WORD", help="lost, compromised, retired or other")
+        str, typer.Option("--reason", metavar="WORD", help="lost, compromised, moved, retired or other")
     ] = "lost",
     out: OutOption = None,
     authority: AuthorityOption = None,
+    accept_clock: ClockOption = False,
     yes: Yes = False,
 ) -> None:
     """Expel a member: a signed list that spreads from any node it is given to."""
     from meshagent.operator.fleet import revoke_member
 
-    revoke_member(screen, member, reason=reason, out=out, authority=authority, yes=yes)
+    revoke_member(screen, member, reason=reason, out=out, authority=authority, accept_clock=accept_clock, yes=yes)
+
+
+@command(app)
+async def spread(
+    screen: Screen,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The list that `fleet revoke` wrote")],
+) -> None:
+    """Give a revocation list to the node on this machine, or to the mesh as a visitor; it spreads by itself."""
+    from meshagent.operator.change import spread_list
+
+    await spread_list(screen, file)
 
 
 @command(app)

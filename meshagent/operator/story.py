@@ -1,0 +1,351 @@
+"""`why` as text: a `meshagent.why/1` document told in order, in the words that people use.
+
+The document speaks FIPA (`cfp, propose, refuse, accept_proposal`); here each word is mapped once to the one that people
+say (call, bid, refused, award). Nothing is left out and nothing is concluded that the records do not say; names and
+sentences come from other devices and are cleaned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from meshagent.operator.render import Paint, clean, duration, literal, named, padded
+from meshagent.types import short
+
+Act = Mapping[str, Any]
+
+_OBJECTIVE: Final = {1: "energy", 4: "balanced", 8: "makespan"}
+_WORDS: Final[Mapping[str, str]] = {
+    "called": "call",
+    "cfp": "call",
+    "propose": "bid",
+    "refuse": "refused",
+    "closed": "closed",
+    "accept_proposal": "award",
+    "reject_proposal": "not you",
+    "reserve": "reserved",
+    "commit": "committed",
+    "renew": "renewed",
+    "renewed": "renewed",
+    "checkpoint": "checkpoint",
+    "inform": "result",
+    "failure": "failed",
+    "forfeit": "gave back",
+    "cancel": "cancel",
+    "cancelled": "cancelled",
+    "lost": "lost",
+    "lease_ended": "lease",
+    "fenced": "fenced",
+    "adopted": "adopted",
+    "restarted": "restarted",
+    "backoff": "backoff",
+    "late": "late",
+    "forged": "forged",
+    "expired": "expired",
+    "in_doubt": "in doubt",
+    "resolved": "resolved",
+    "not_understood": "not under.",
+    "pass_point_of_no_return": "no return",
+    "point_of_no_return_recorded": "no return",
+}
+"""Word of the record -> word for people; one mapping, used by `why`, `watch` and the log of `run`."""
+_COLOURS: Final[Mapping[str, str]] = {
+    "accept_proposal": "bold",
+    "commit": "good",
+    "inform": "good",
+    "refuse": "dim",
+    "lost": "bad",
+    "failure": "bad",
+    "forged": "bad",
+    "lease_ended": "warn",
+    "fenced": "warn",
+    "backoff": "warn",
+    "in_doubt": "bad",
+}
+_OUTSIDE: Final = frozenset({"act", "t_s", "from", "to", "verified", "epoch", "told_by", "name"})
+"""Keys of an act that are placed by themselves and not listed as facts."""
+
+
+def word_of(event: str) -> str:
+    """What people say for an event of the story."""
+    return _WORDS.get(event, event.replace("_", " "))
+
+
+class Names:
+    """Ids to names, for one document: `dog-2`, or the id's first letters where nobody said a name."""
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        """Read `names` of the document."""
+        given = document.get("names")
+        self._names: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
+
+    def __call__(self, node: object) -> str:
+        """How people call the node."""
+        if not node:
+            return "-"
+        name = self._names.get(str(node))
+        return clean(name) if name else clean(str(node)[:8])
+
+    def both(self, node: object) -> str:
+        """`dog-2 (m7pz4c1k)`."""
+        called, start = self(node), clean(str(node)[:8])
+        return called if called == start else f"{called} ({start})"
+
+
+def seconds(value: object) -> str:
+    """`38.2 s` from milliseconds."""
+    return f"{float(value) / 1000:.1f} s" if isinstance(value, (int, float)) else "?"
+
+
+def scored(value: object) -> str:
+    """`5.39 M`: scores are compared, not read."""
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return clean(value)
+    for unit in ("", " k", " M", " G", " T", " P", " E"):
+        if abs(number) < 1000:
+            return f"{number:.2f}{unit}" if unit else f"{number:.0f}"
+        number /= 1000
+    return f"{number * 1000:.1e}"
+
+
+def tell(document: Mapping[str, Any], paint: Paint) -> str:
+    """The whole story."""
+    names = Names(document)
+    lines = [*_head(document, names, paint), ""]
+    begun = None
+    for epoch in document.get("epochs", ()):
+        lines.append(_epoch_line(epoch, names, paint))
+        for act in epoch.get("acts", ()):
+            begun = act.get("t_s", 0.0) if begun is None else begun
+            lines.append(_act_line(act, names, paint))
+    lines.append(_foot(document, names))
+    return "\n".join(lines)
+
+
+def _head(document: Mapping[str, Any], names: Names, paint: Paint) -> list[str]:
+    label = short(clean(document.get("task", "?")))
+    kind = document.get("name") or document.get("kind") or "?"
+    spec = document.get("spec")
+    lines = [f"{paint(label, 'bold')}  {named(str(kind), spec) if spec is not None else clean(kind)}"]
+    outcome = str(document.get("outcome") or "open")
+    good = outcome == "done"
+    sentence = paint(outcome.upper().replace("_", " "), "good" if good else "bad" if outcome != "open" else "warn")
+    if document.get("holder") and good:
+        sentence += f" by {names(document['holder'])}"
+    if document.get("duration_s") is not None:
+        sentence += f" after {float(document['duration_s']):.1f} s"
+    reason = document.get("reason")
+    if reason and not good:
+        sentence += f": {clean(reason)}"
+    detail = document.get("detail")
+    if detail and not good:
+        sentence += f", {clean(detail)}"
+    lines.append(sentence + "." + _takeovers(document, names))
+    if good and document.get("result") is not None:
+        lines.append(f"result {literal(document['result'])}")
+    terms = [f"asked by {names.both(document['initiator'])}"] if document.get("initiator") else []
+    if document.get("delivery"):
+        terms.append(clean(document["delivery"]))
+    if document.get("within_s"):
+        terms.append(f"within {duration(float(document['within_s']))}")
+    if document.get("key"):
+        terms.append(f"key {clean(document['key'])}")
+    if document.get("parent"):
+        terms.append(f"for {short(clean(document['parent']))}")
+    if terms:
+        lines.append(" · ".join(terms))
+    return lines
+
+
+def _takeovers(document: Mapping[str, Any], names: Names) -> str:
+    """`dog-1 was lost, dog-2 took over 0.31 s later.`: each loss of a committed holder and the commit after it."""
+    acts = [act for epoch in document.get("epochs", ()) for act in epoch.get("acts", ())]
+    told = ""
+    holder: object = None
+    lost_at: float | None = None
+    loser: object = None
+    how = "was lost"
+    for act in acts:
+        event = act.get("act")
+        who = act.get("from") or act.get("peer")
+        if event == "commit":
+            if lost_at is not None and who != loser:
+                after = float(act.get("t_s", 0.0)) - lost_at
+                told += f" {names(loser)} {how}, {names(who)} took over {after:.2f} s later."
+            holder, lost_at = who, None
+        elif event in ("lost", "lease_ended", "forfeit") and holder is not None and who == holder and lost_at is None:
+            lost_at, loser = float(act.get("t_s", 0.0)), who
+            how = {"lost": "was lost", "lease_ended": "fell silent", "forfeit": "gave it back"}[str(event)]
+    return told
+
+
+def _epoch_line(epoch: Mapping[str, Any], names: Names, paint: Paint) -> str:
+    title = paint(f"EPOCH {clean(epoch.get('epoch', '?'))}", "bold")
+    return f"{title}   initiator {names(epoch.get('initiator'))}"
+
+
+def _act_line(act: Act, names: Names, paint: Paint) -> str:
+    event = str(act.get("act", "?"))
+    word = padded(clean(word_of(event)), 10)
+    colour = _COLOURS.get(event)
+    at = f"{float(act.get('t_s', 0.0)):+.3f}".rjust(9)
+    text = describe(act, names)
+    unproven = "" if act.get("verified", True) else paint("  (not verified)", "warn") if event == "forged" else ""
+    return f"{at}  {paint(word, colour) if colour else word} {text}{unproven}".rstrip()
+
+
+def describe(act: Act, names: Names) -> str:
+    """What happened, without time and word: `dog-1   adds 38.2 s to a plan of 10.0 s   score 5.39 M`."""
+    event = str(act.get("act", "?"))
+    teller: Callable[[Act, Names], str] | None = _TELLERS.get(event)
+    return teller(act, names) if teller else _plain(act, names)
+
+
+def _who(act: Act, names: Names) -> str:
+    return padded(names(act.get("from") or act.get("peer")), 8)
+
+
+def _facts(act: Act, skip: Sequence[str] = ()) -> str:
+    rest = [
+        f"{clean(key).replace('_', ' ')} {literal(value) if not isinstance(value, str) else clean(value)}"
+        for key, value in act.items()
+        if key not in _OUTSIDE and key not in skip and key != "peer" and value not in (None, "", False)
+    ]
+    return ", ".join(rest)
+
+
+def _plain(act: Act, names: Names) -> str:
+    who = act.get("from") or act.get("peer")
+    return "   ".join(part for part in (names(who) if who else "", _facts(act)) if part)
+
+
+def _called(act: Act, names: Names) -> str:
+    peers = act.get("peers")
+    count = peers if isinstance(peers, int) else 0
+    reply = act.get("reply_by_s")
+    by = f", reply by {float(act.get('t_s', 0.0)) + float(reply):+.3f}" if isinstance(reply, (int, float)) else ""
+    resumes = "; a checkpoint goes with the award" if act.get("resumes") else ""
+    if not count:
+        return f"nobody in reach offers {clean(act.get('kind', 'it'))}"
+    return f"{count} peer{' offers' if count == 1 else 's offer'} {clean(act.get('kind', 'it'))}{by}{resumes}"
+
+
+def _bid(act: Act, names: Names) -> str:
+    parts = [_who(act, names)]
+    if act.get("holds_result"):
+        parts.append("has done it already")
+    else:
+        parts.append(f"adds {seconds(act.get('added_ms'))} to a plan of {seconds(act.get('load_ms'))}")
+    if act.get("score") is not None:
+        parts.append(f"score {scored(act['score'])}")
+    if act.get("because"):
+        parts.append(clean(act["because"]))
+    return "   ".join(parts)
+
+
+def _refused(act: Act, names: Names) -> str:
+    award = "the award   " if act.get("to") == "award" or act.get("of") == "award" else ""
+    price = f"   now adds {seconds(act['added_ms'])}" if act.get("added_ms") is not None else ""
+    detail = clean(act.get("detail") or "")
+    return f"{_who(act, names)}   {award}{padded(clean(act.get('reason', '?')), 12)} {detail}{price}".rstrip()
+
+
+def _closed(act: Act, names: Names) -> str:
+    asked, bids, refusals = (int(act.get(k) or 0) for k in ("asked", "bids", "refusals"))
+    answered = bids + refusals
+    early = float(act.get("early_s") or 0.0)
+    p = act.get("potential_p")
+    if asked and answered >= asked:
+        text = f"all {asked} answered" + (f", {early:.3f} s early" if early > 0 else "")
+    else:
+        text = f"{answered} of {asked} answered in time"
+    if act.get("silent"):
+        text += f"; silent: {', '.join(names(node) for node in str(act['silent']).split())}"
+    if bids > 1 and p is not None:
+        text += f"; lowest score wins ({_OBJECTIVE.get(p, 'custom')}, p = {clean(p)})"
+    return text
+
+
+def _award(act: Act, names: Names) -> str:
+    runner_up = act.get("runner_up")
+    return f"{_who(act, names)}   {f'runner-up {names(runner_up)}' if runner_up else 'no runner-up'}"
+
+
+def _reserved(act: Act, names: Names) -> str:
+    plan = f" (plan v{clean(act['plan_version'])})" if act.get("plan_version") is not None else ""
+    return f"{_who(act, names)}   priced again, within tolerance{plan}"
+
+
+def _committed(act: Act, names: Names) -> str:
+    lease = act.get("lease_s")
+    return f"{_who(act, names)}   lease {float(lease):.1f} s" if isinstance(lease, (int, float)) else _who(act, names)
+
+
+def _renewals(act: Act) -> str:
+    count = act.get("renewals")
+    gap = act.get("longest_gap_s")
+    if not isinstance(count, int):
+        return ""
+    longest = f", the longest gap {float(gap):.2f} s" if isinstance(gap, (int, float)) and count else ""
+    return f"after {count} renewal{'' if count == 1 else 's'}{longest}"
+
+
+def _ended(act: Act, names: Names) -> str:
+    extra = _facts(act, ("renewals", "longest_gap_s", "recalled", "why", "detail", "reason"))
+    parts = [_who(act, names)]
+    if act.get("act") == "lease_ended":
+        parts.append("ended")
+    if act.get("reason"):
+        parts.append(clean(act["reason"]))
+    for key in ("detail", "why"):
+        if act.get(key):
+            parts.append(clean(act[key]))
+    if act.get("recalled"):
+        parts.append("at_least_once: called again at once")
+    if _renewals(act):
+        parts.append(_renewals(act))
+    if extra:
+        parts.append(extra)
+    return "   ".join(parts)
+
+
+def _backoff(act: Act, names: Names) -> str:
+    again = act.get("again_s")
+    later = f"; calls again in {float(again):.1f} s" if isinstance(again, (int, float)) else ""
+    return f"{clean(act.get('detail') or act.get('reason') or '')}{later}"
+
+
+def _checkpoint(act: Act, names: Names) -> str:
+    return f"{_who(act, names)}   version {clean(act.get('version', '?'))}, {clean(act.get('bytes', '?'))} bytes"
+
+
+_TELLERS: Final[Mapping[str, Callable[[Act, Names], str]]] = {
+    "called": _called,
+    "cfp": _called,
+    "propose": _bid,
+    "refuse": _refused,
+    "closed": _closed,
+    "accept_proposal": _award,
+    "reserve": _reserved,
+    "commit": _committed,
+    "lost": _ended,
+    "lease_ended": _ended,
+    "inform": _ended,
+    "failure": _ended,
+    "forfeit": _ended,
+    "cancelled": _ended,
+    "cancel": _ended,
+    "backoff": _backoff,
+    "checkpoint": _checkpoint,
+}
+
+
+def _foot(document: Mapping[str, Any], names: Names) -> str:
+    acts = [act for epoch in document.get("epochs", ()) for act in epoch.get("acts", ())]
+    unverified = sum(not act.get("verified", True) for act in acts)
+    missing = [names(item.get("id") if isinstance(item, Mapping) else item) for item in document.get("not_asked", ())]
+    proof = "all verified" if not unverified else f"{unverified} not verified (losing bids ride on their link alone)"
+    return f"{len(acts)} lines, {proof} · not asked: {', '.join(missing) or 'none'}"
