@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 import types
 import typing
 from collections.abc import Callable, Iterable
@@ -73,11 +74,13 @@ class _RoleCompiler:
             self._wrong(
                 source.of_class(cls), f"{cls.__name__} performs no task and handles nothing", "put @task above a method"
             )
-        file, _ = source.of_class(cls)
+        file = getattr(inspect.getmodule(cls), "__file__", None)
         return RoleSpec(
             name=cls.__name__,
             cls=cls,
-            origin=Origin(module=cls.__module__, qualname=cls.__qualname__, file=file),
+            origin=Origin(
+                module=cls.__module__, qualname=cls.__qualname__, file=os.path.realpath(file) if file else ""
+            ),
             requires=requires,
             tasks=tuple(tasks),
             events=tuple(events),
