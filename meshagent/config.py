@@ -291,6 +291,16 @@ class NoGo:
 
     name: str
     polygon: tuple[tuple[float, float], ...]
+    unless: tuple[str, ...] = ()
+    """Capabilities that may cross it all the same, such as `flight`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Charger:
+    """Where a robot can charge."""
+
+    at: tuple[float, float]
+    power_w: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,7 +311,7 @@ class MapSection:
     sites: Mapping[str, tuple[float, float]] = field(default_factory=lambda: MappingProxyType({}))
     walls: tuple[tuple[tuple[float, float], tuple[float, float]], ...] = ()
     no_go: tuple[NoGo, ...] = ()
-    chargers: tuple[tuple[float, float], ...] = ()
+    chargers: tuple[Charger, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

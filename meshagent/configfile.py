@@ -21,6 +21,7 @@ from meshagent.config import (
     PRESETS,
     SECTIONS,
     TABLES,
+    Charger,
     Config,
     MapSection,
     NoGo,
@@ -472,13 +473,27 @@ def _polygon(value: object) -> tuple[tuple[float, float], ...]:
     return tuple(_point(p) for p in value)
 
 
+def _no_go(area: Any) -> NoGo:
+    unless = area.get("unless", [])
+    if not isinstance(unless, list) or not all(isinstance(capability, str) for capability in unless):
+        raise ValueError(f"unless is {shown(unless)}, expected a list of capabilities")
+    return NoGo(name=str(area["name"]), polygon=_polygon(area["polygon"]), unless=tuple(unless))
+
+
+def _charger(charger: Any) -> Charger:
+    power_w = charger.get("power_w", 0.0)
+    if not isinstance(power_w, (int, float)) or isinstance(power_w, bool) or not 0 <= power_w <= 1e6:
+        raise ValueError(f"power_w is {shown(power_w)}, expected watts")
+    return Charger(at=_point(charger["at"]), power_w=float(power_w))
+
+
 _MAP_READERS: Final[Mapping[str, Any]] = MappingProxyType(
     {
         "size_m": _point,
         "sites": lambda v: MappingProxyType({str(name): _point(at) for name, at in sorted(v.items())}),
         "walls": lambda v: tuple((_point(wall["from"]), _point(wall["to"])) for wall in v),
-        "no_go": lambda v: tuple(NoGo(name=str(a["name"]), polygon=_polygon(a["polygon"])) for a in v),
-        "chargers": lambda v: tuple(_point(c["at"]) for c in v),
+        "no_go": lambda v: tuple(_no_go(area) for area in v),
+        "chargers": lambda v: tuple(_charger(charger) for charger in v),
     }
 )
 

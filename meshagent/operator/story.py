@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from meshagent.operator.render import Paint, clean, duration, literal, named, padded
+from meshagent.operator.render import Paint, clean, literal, named, padded
 from meshagent.types import short
 
 Act = Mapping[str, Any]
@@ -63,7 +63,7 @@ _COLOURS: Final[Mapping[str, str]] = {
     "backoff": "warn",
     "in_doubt": "bad",
 }
-_OUTSIDE: Final = frozenset({"act", "t_s", "from", "to", "verified", "epoch", "told_by", "name"})
+_OUTSIDE: Final = frozenset({"act", "t_s", "from", "to", "verified", "told_by", "name", "peer"})
 """Keys of an act that are placed by themselves and not listed as facts."""
 
 
@@ -76,16 +76,24 @@ class Names:
     """Ids to names, for one document: `dog-2`, or the id's first letters where nobody said a name."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
-        """Read `names` of the document."""
-        given = document.get("names")
-        self._names: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
+        """Collect every pair of id and name that the document has."""
+        self._names: dict[str, str] = {}
+        self._put(document.get("asked_by"), document.get("asked_by_name"))
+        self._put(document.get("holder"), document.get("holder_name"))
+        for one in (*document.get("told_by", ()), *document.get("not_asked", ())):
+            self._put(one.get("id"), one.get("name"))
+        for epoch in document.get("epochs", ()):
+            self._put(epoch.get("initiator"), epoch.get("initiator_name"))
+            for act in epoch.get("acts", ()):
+                self._put(act.get("from"), act.get("name"))
+
+    def _put(self, node: object, name: object) -> None:
+        if node and name:
+            self._names[str(node)] = clean(name)
 
     def __call__(self, node: object) -> str:
         """How people call the node."""
-        if not node:
-            return "-"
-        name = self._names.get(str(node))
-        return clean(name) if name else clean(str(node)[:8])
+        return self._names.get(str(node), clean(str(node)[:8])) if node else "-"
 
     def both(self, node: object) -> str:
         """`dog-2 (m7pz4c1k)`."""
@@ -127,7 +135,7 @@ def tell(document: Mapping[str, Any], paint: Paint) -> str:
 
 def _head(document: Mapping[str, Any], names: Names, paint: Paint) -> list[str]:
     label = short(clean(document.get("task", "?")))
-    kind = document.get("name") or document.get("kind") or "?"
+    kind = document.get("kind") or "?"
     spec = document.get("spec")
     lines = [f"{paint(label, 'bold')}  {named(str(kind), spec) if spec is not None else clean(kind)}"]
     outcome = str(document.get("outcome") or "open")
@@ -135,8 +143,8 @@ def _head(document: Mapping[str, Any], names: Names, paint: Paint) -> list[str]:
     sentence = paint(outcome.upper().replace("_", " "), "good" if good else "bad" if outcome != "open" else "warn")
     if document.get("holder") and good:
         sentence += f" by {names(document['holder'])}"
-    if document.get("duration_s") is not None:
-        sentence += f" after {float(document['duration_s']):.1f} s"
+    if document.get("after_s") is not None and document.get("ended"):
+        sentence += f" after {float(document['after_s']):.1f} s"
     reason = document.get("reason")
     if reason and not good:
         sentence += f": {clean(reason)}"
@@ -146,11 +154,11 @@ def _head(document: Mapping[str, Any], names: Names, paint: Paint) -> list[str]:
     lines.append(sentence + "." + _takeovers(document, names))
     if good and document.get("result") is not None:
         lines.append(f"result {literal(document['result'])}")
-    terms = [f"asked by {names.both(document['initiator'])}"] if document.get("initiator") else []
+    terms = [f"asked by {names.both(document['asked_by'])}"] if document.get("asked_by") else []
     if document.get("delivery"):
         terms.append(clean(document["delivery"]))
-    if document.get("within_s"):
-        terms.append(f"within {duration(float(document['within_s']))}")
+    if document.get("priority"):
+        terms.append(f"priority {clean(document['priority'])}")
     if document.get("key"):
         terms.append(f"key {clean(document['key'])}")
     if document.get("parent"):
@@ -212,7 +220,7 @@ def _facts(act: Act, skip: Sequence[str] = ()) -> str:
     rest = [
         f"{clean(key).replace('_', ' ')} {literal(value) if not isinstance(value, str) else clean(value)}"
         for key, value in act.items()
-        if key not in _OUTSIDE and key not in skip and key != "peer" and value not in (None, "", False)
+        if key not in _OUTSIDE and key not in skip and value not in (None, "", False)
     ]
     return ", ".join(rest)
 
@@ -346,6 +354,10 @@ _TELLERS: Final[Mapping[str, Callable[[Act, Names], str]]] = {
 def _foot(document: Mapping[str, Any], names: Names) -> str:
     acts = [act for epoch in document.get("epochs", ()) for act in epoch.get("acts", ())]
     unverified = sum(not act.get("verified", True) for act in acts)
-    missing = [names(item.get("id") if isinstance(item, Mapping) else item) for item in document.get("not_asked", ())]
-    proof = "all verified" if not unverified else f"{unverified} not verified (losing bids ride on their link alone)"
-    return f"{len(acts)} lines, {proof} · not asked: {', '.join(missing) or 'none'}"
+    proof = "all verified" if not unverified else f"{unverified} of losing bidders known by their link alone"
+    missing = [f"{names(one.get('id'))} ({clean(one.get('why', '?'))})" for one in document.get("not_asked", ())]
+    cut = [names(one.get("id")) for one in document.get("told_by", ()) if one.get("truncated")]
+    tellers = len(document.get("told_by", ()))
+    told = f"{len(acts)} lines by {tellers} device{'' if tellers == 1 else 's'}, {proof}"
+    text = f"{told} · not asked: {', '.join(missing) or 'none'}"
+    return text + (f" · shortened by {', '.join(cut)}" if cut else "")

@@ -14,6 +14,7 @@ from meshagent.config import (
     SECTIONS,
     TABLES,
     BodySection,
+    Charger,
     Config,
     ContractSection,
     NetworkSection,
@@ -167,7 +168,7 @@ def test_a_map_is_read_from_its_own_file_or_from_this_one(tmp_path: Path) -> Non
     by_file = load(tmp_path, '[node]\nmap = "hall.toml"\n').map
     assert by_file == load(tmp_path, table).map
     assert by_file.sites["pump-7"] == (100.0, 60.0)
-    assert by_file.chargers == ((5.0, 40.0),)
+    assert by_file.chargers == (Charger(at=(5.0, 40.0), power_w=300.0),)
     assert by_file.no_go[0].polygon[2] == (95.0, 25.0)
 
 
