@@ -22,11 +22,10 @@ from meshagent.wire.frame import (
     FRAME_OVERHEAD_BYTES,
     MAX_FRAME_BYTES,
     MAX_FRAME_MESSAGES,
-    MAX_HELLO_BYTES,
     MESSAGE_OVERHEAD_BYTES,
 )
 
-FRAME_BUDGET_BYTES: Final = MAX_FRAME_BYTES - FRAME_OVERHEAD_BYTES - MAX_HELLO_BYTES
+FRAME_BUDGET_BYTES: Final = MAX_FRAME_BYTES - FRAME_OVERHEAD_BYTES
 """For messages, overhead included, so that a frame never exceeds its bound whatever the batch looks like."""
 
 
@@ -230,10 +229,10 @@ class Outbox:
             self._linger_until_s = math.inf
         return taken
 
-    def sent(self, items: list[Item], now_s: float, *, hello: bool = False) -> tuple[int, int]:
+    def sent(self, items: list[Item], now_s: float) -> tuple[int, int]:
         """The (seq, ack) for a frame with `items` that leaves now."""
         self._ack_due_s = math.inf
-        if not items and not hello:
+        if not items:
             return 0, self.received
         if self._in_flight:
             self._release_s = min(self._release_s * 2, self._config.release_max_s)

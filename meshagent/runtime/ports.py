@@ -43,6 +43,9 @@ class LinkObserver(Protocol):
     def peer_ready(self, peer: NodeId) -> None:
         """Hello exchanged and the first profile received."""
 
+    def peer_changed(self, peer: NodeId) -> None:
+        """Battery, position or queue of a ready peer changed; what it offers did not (that is `peer_ready` again)."""
+
     def peer_lost(self, peer: NodeId, why: str) -> None:
         """No link and no way to it right now; evidence, not proof of death."""
 
