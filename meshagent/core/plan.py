@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from meshagent.core.travel import Body, Point, Travel
@@ -84,10 +84,6 @@ class Plan:
                 version = self.version + (stops != self.stops)
                 return Plan(stops, version, self.locked + 1)
         return self
-
-    def adopted(self, task: TaskId, epoch: Epoch) -> Plan:
-        """The same work under a new epoch."""
-        return replace(self, stops=tuple(replace(s, epoch=epoch) if s.task == task else s for s in self.stops))
 
 
 @dataclass(frozen=True, slots=True)

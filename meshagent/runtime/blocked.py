@@ -91,9 +91,9 @@ class Watch:
             within = self._sampled[1] if self._sampled[0] == self._step else ""
             self._report(Blocked(self._label, within, held_s))
 
-    def coroutine(self, work: Coroutine[Any, Any, T], label: str) -> Watched[T]:
-        """`work` with each of its steps bracketed."""
-        return Watched(work, self, label)
+    def coroutine(self, work: Coroutine[Any, Any, T], label: str, code: CodeType | None = None) -> Watched[T]:
+        """`work` with each of its steps bracketed; `code` is the role's function in it."""
+        return Watched(work, self, label, code)
 
     def _report(self, blocked: Blocked) -> None:
         if len(self.reports) >= MOST_REPORTS:
@@ -140,11 +140,11 @@ class Watched(Coroutine[Any, Any, T]):
 
     __slots__ = ("_code", "_label", "_watch", "_work")
 
-    def __init__(self, work: Coroutine[Any, Any, T], watch: Watch, label: str) -> None:
+    def __init__(self, work: Coroutine[Any, Any, T], watch: Watch, label: str, code: CodeType | None) -> None:
         self._work = work
         self._watch = watch
         self._label = label
-        self._code: CodeType | None = getattr(work, "cr_code", None)
+        self._code: CodeType | None = code or getattr(work, "cr_code", None)
 
     def send(self, value: Any) -> Any:
         self._watch.enter(self._label, self._code)

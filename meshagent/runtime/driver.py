@@ -471,6 +471,11 @@ class Driver:
         self._notes_due_s = None
         return lines
 
+    def unwritten_notes(self, task: TaskId) -> list[tuple[float, Noted]]:
+        """Notes of a task that are not in the journal yet, with their wall time; `why` wants them too."""
+        held = self._notes.get(task)
+        return [] if held is None else [(held[0], note) for note in held[1]]
+
     def _flush_notes_now(self) -> None:
         lines = self._take_notes()
         lines += self.links.take_writes()

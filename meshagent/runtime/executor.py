@@ -15,6 +15,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from types import CodeType
 from typing import Any, Final, Literal, Protocol
 
 from meshagent.core.acts import MAX_CHECKPOINT_BYTES, MAX_RESULT_BYTES, TaskRecord, WorkOutcome
@@ -73,6 +74,8 @@ class Handler:
     """For a thread, and for a process where there are none: decode the specification, run, encode."""
     job: Callable[[TaskRecord, float], Job] | None = None
     """For a process: (record, until_s; 0 is for ever)."""
+    code: CodeType | None = None
+    """Of the role's own function, so that a blocked loop can be told by what it called."""
 
 
 class Work:
@@ -88,6 +91,7 @@ class Work:
         self._now_s = now_s
         self.handler = handler
         self.placed = False
+        self.stop_margin_s = 0.0
         self.started_s: float | None = None
         self.permille = 0
         self.note = ""
@@ -171,8 +175,9 @@ class Work:
             raise LocalProtocolError(f"at most {MAX_FOLLOW_UPS} follow-ups are committed with one result")
         self.follow_ups.append(self.make_record(request))
 
-    def on_fence(self, stop: Callable[[], None], margin_s: float = 0.0) -> Callable[[], None]:
-        """As `WorkServices` says; `stop` is called `margin_s` before the lease ends."""
+    def on_fence(self, stop: Callable[[], None], margin_s: float | None = None) -> Callable[[], None]:
+        """As `WorkServices` says; `stop` is called `margin_s` (default: the agent's) before the lease ends."""
+        margin_s = self.stop_margin_s if margin_s is None else margin_s
         if self.stopped is not None or self._now_s() >= self.lease_until_s() - margin_s:
             attempt(stop)
             raise LeaseLostError("the lease is over: the device stays stopped", task=self._record.task)
@@ -261,10 +266,11 @@ class Executor:
         """What is held now, running or waiting for its turn."""
         return self._works
 
-    def start(self, effect: StartWork, handler: Handler, *, placed: bool) -> Work:
-        """Run it when its turn comes."""
+    def start(self, effect: StartWork, handler: Handler, *, placed: bool, stop_margin_s: float = 0.0) -> Work:
+        """Run it when its turn comes; its devices are stopped `stop_margin_s` before its lease ends."""
         work = Work(effect, handler, self._sink, self._now_s)
         work.placed = placed
+        work.stop_margin_s = stop_margin_s
         work.on_fences_changed = lambda: self._arm_fence(work)
         self._works[work.record.task] = work
         self._idle.clear()
@@ -346,22 +352,19 @@ class Executor:
         handler = work.handler
         if handler.where == "loop":
             coroutine = handler.start(work)
-            return await (self._watch.coroutine(coroutine, handler.label) if self._watch else coroutine)
+            return await (self._watch.coroutine(coroutine, handler.label, handler.code) if self._watch else coroutine)
         spec = work.record.spec
         if handler.where == "thread":
             return await self._workers.thread(lambda: handler.call(spec), to_the_end=work.leased)
         assert handler.job is not None
         until_s = work.lease_until_s() if work.leased else 0.0
+        hard_s = float("inf")
         if handler.timeout_s is not None:  # the process ends itself though we hang
             hard_s = self._now_s() + handler.timeout_s
             until_s = min(until_s, hard_s) if until_s else hard_s
 
         def on_line(lifeline: Lifeline) -> None:
-            def moved(new_until_s: float) -> None:
-                hard_until_s = float("inf") if handler.timeout_s is None else hard_s
-                lifeline(min(new_until_s, hard_until_s))
-
-            work.lifeline = moved
+            work.lifeline = lambda new_until_s: lifeline(min(new_until_s, hard_s))
 
         job = handler.job(work.record, until_s)
         return await self._workers.process(job, lambda: handler.call(spec), on_line)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from meshagent.core.contract_net.interface import ContractConfig
 from meshagent.core.travel import Body, Point, SiteMap
+from meshagent.runtime.bay import DeviceChoice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +32,20 @@ class NodeSettings:
     """Leaving: finish or checkpoint within so long, hand back the rest."""
     feasible_hook_s: float = 0.010
     """Bidding hooks run on the loop; a slower one is told and its bid replaced by the default."""
+    memory_mib: int = 0
+    """Promised to contracts; 0: detected, minus a quarter."""
+    cores: int = 0
+    """Promised to contracts; 0: detected."""
+    worker_processes: int = 2
+    sensors: Mapping[str, DeviceChoice] = field(default_factory=dict)
+    actuators: Mapping[str, DeviceChoice] = field(default_factory=dict)
+    simulate_devices: bool = False
+    """Stand-ins for devices that nobody configured (`--dev`)."""
+    announce: tuple[str, ...] = ("*",)
+    perform: tuple[str, ...] = ("*",)
+    """Patterns that narrow this device's own credential: a kind, or a prefix with `*`."""
+    battery_soc: float | None = None
+    """State of charge where no battery can be read; None: what the system shows."""
     visitor: bool = False
     """A node for the length of one command: offers nothing."""
     journal_sync: str = "full"

@@ -62,6 +62,8 @@ class Job:
     """CLOCK_BOOTTIME after which the worker ends itself; infinite is written as 0."""
     memory_mib: int = 0
     """Growth allowed over what the process holds once the role is loaded; 0: no limit."""
+    node_id: str = ""
+    node_name: str = ""
 
 
 def packed(message: Mapping[str, object]) -> bytes:
@@ -103,7 +105,7 @@ def job_of(message: Mapping[str, object]) -> Job:
         PipeError: a field is missing, unknown or of another type.
     """
     fields = {key: value for key, value in message.items() if key != "op"}
-    words = dict.fromkeys(("module", "file", "role", "handler", "kind"), str)
+    words = dict.fromkeys(("module", "file", "role", "handler", "kind", "node_id", "node_name"), str)
     types: dict[str, type] = {**words, "spec": bytes, "until_s": float, "memory_mib": int}
     if fields.keys() != types.keys() or any(type(fields[name]) is not kind for name, kind in types.items()):
         raise PipeError("not a job")

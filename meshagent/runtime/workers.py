@@ -60,7 +60,7 @@ class WorkerCrashedError(Exception):
 class Lifeline(Protocol):
     """How a running process learns that its lease moved."""
 
-    def __call__(self, until_s: float) -> None: ...
+    def __call__(self, until_s: float, /) -> None: ...
 
 
 class Workers(Protocol):

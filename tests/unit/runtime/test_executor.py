@@ -563,7 +563,7 @@ def test_work_stopped_while_it_waits_never_starts() -> None:
 
 @dataclass
 class Child:
-    task: TaskId = TaskId("c" * 32)
+    task: TaskId = field(default_factory=lambda: TaskId("c" * 32))
     withdrawn: list[str] = field(default_factory=list)
 
     async def _none(self) -> None: ...
