@@ -69,6 +69,9 @@ class DiallerOwner(Protocol):
     def unreachable(self, state: PeerState, why: LinkClosed, detail: str) -> None:
         """A lost peer does not come back, as far as dialling can tell."""
 
+    async def barred(self, peer: NodeId, address: Address, ip: str) -> bool:
+        """Is `peer` revoked, and does the device at `address` not show a newer credential?"""
+
     async def explain(self, address: Address, ip: str, peer: NodeId, failed: DialFailedError) -> DialAttempt:
         """Find the likely cause and remember it."""
 
@@ -186,11 +189,13 @@ class Dialler:
         try:
             if answer.outcome is not None:
                 raise DialFailedError(answer.outcome, answer.detail)
+            if await self._owner.barred(state.peer, address, ip):
+                raise DialFailedError(DialOutcome.REVOKED, "revoked")
             stream = await self.open(state.peer, address, ip)
         except DialFailedError as failed:
             if failed.outcome is DialOutcome.ALREADY_LINKED:
                 return None
-            if failed.outcome is DialOutcome.REFUSED_US:
+            if failed.outcome in (DialOutcome.REFUSED_US, DialOutcome.REVOKED):
                 pause_s = self._config.refused_pause_s
                 state.refused_until_s = asyncio.get_running_loop().time() + pause_s
             return await self._owner.explain(address, ip, state.peer, failed)
@@ -259,6 +264,10 @@ _OUTCOME_OF_STATUS: Final = {
 }
 
 
+STREAM_ERRORS: Final = (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError)
+"""What gRPC raises from a stream that is gone, depending on who noticed first."""
+
+
 async def run_dialled(link: StreamLink, stream: Dialled, close_timeout_s: float) -> None:
     """Carry the frames of a link that we dialled, until it ends; then tear its connection down."""
     call = stream.call
@@ -266,17 +275,15 @@ async def run_dialled(link: StreamLink, stream: Dialled, close_timeout_s: float)
     async def read() -> bytes | None:
         try:
             frame = await call.read()
-        except grpc.RpcError as error:
+        except STREAM_ERRORS as error:
             raise _broken(error) from None
         return frame if isinstance(frame, bytes) else None
 
     async def write(frame: bytes) -> None:
         try:
             await call.write(frame)
-        except grpc.RpcError as error:
+        except STREAM_ERRORS as error:
             raise _broken(error) from None
-        except (asyncio.InvalidStateError, grpc.aio.UsageError) as error:
-            raise StreamBroken(LinkClosed.RESET, str(error)) from None
 
     try:
         await link.run(read, write, close_timeout_s=close_timeout_s)
@@ -284,8 +291,8 @@ async def run_dialled(link: StreamLink, stream: Dialled, close_timeout_s: float)
         await stream.channel.close()
 
 
-def _broken(error: grpc.RpcError) -> StreamBroken:
-    detail = ""
+def _broken(error: Exception) -> StreamBroken:
+    detail = str(error)
     if isinstance(error, grpc.aio.AioRpcError):
         detail = error.details() or error.code().name
     silent = "ping timeout" in detail or "keepalive" in detail.lower()

@@ -135,8 +135,10 @@ class StreamLink:
         Cancelled from outside (gRPC cancels a server's handler when its client is gone), it ends as RESET.
         """
         loop = asyncio.get_running_loop()
-        reader = loop.create_task(self._read_all(read))
-        writer = loop.create_task(self._write_all(write))
+        reader = loop.create_task(self._read_all(read), name=f"read {self!r}")
+        writer = loop.create_task(self._write_all(write), name=f"write {self!r}")
+        for half in (reader, writer):
+            half.add_done_callback(self._half_ended)
         try:
             await self._ended.wait()
             # the writer flushes and says bye; a peer that does not take it is not waited for
@@ -150,6 +152,14 @@ class StreamLink:
             writer.cancel()
             # without a wait the tasks' last step would run after the stream is gone
             await asyncio.wait((reader, writer), timeout=close_timeout_s)
+
+    def _half_ended(self, half: asyncio.Task[None]) -> None:
+        """A half that ends by an error, ours included, takes the link with it instead of leaving it deaf."""
+        if half.cancelled():
+            self.end(LinkClosed.RESET, "the stream was cut")
+        elif (error := half.exception()) is not None:
+            log.error("%s failed", half.get_name(), exc_info=error)
+            self.end(LinkClosed.RESET, "this node failed while carrying a frame")
 
     async def _read_all(self, read: Read) -> None:
         owner = self._owner
@@ -166,8 +176,6 @@ class StreamLink:
                     self.end(said, "said by the peer")
                     return
                 owner.frame(self, frame)
-        except asyncio.CancelledError:
-            raise
         except StreamBroken as broken:
             self.end(broken.why, broken.detail)
 

@@ -31,6 +31,7 @@ from meshagent.transport.dialler import (
     META_INSTANCE,
     META_PORT,
     METHOD,
+    STREAM_ERRORS,
     DialFailedError,
     Dialled,
     Dialler,
@@ -97,7 +98,7 @@ class GrpcTransport:
         self._health = HealthHandler()
         self._attempts = Attempts()
         self._peers: dict[NodeId, PeerState] = {}
-        self._forgotten: set[NodeId] = set()
+        self._forgotten: dict[NodeId, int] = {}
         self._links: set[StreamLink] = set()
         self._server: grpc.aio.Server | None = None
         self._events: LinkEvents | None = None
@@ -195,7 +196,9 @@ class GrpcTransport:
 
     def forget(self, peer: NodeId) -> None:
         """Close the link to `peer`, dial and accept it no more."""
-        self._forgotten.add(peer)
+        known = self._book.find(peer)
+        # a device that is admitted anew shows a higher generation and is a peer again
+        self._forgotten[peer] = known.generation if known is not None else 0
         state = self._peers.pop(peer, None)
         if state is None:
             return
@@ -318,6 +321,16 @@ class GrpcTransport:
             ip, port, leaf=leaf, verifier=self._book, wall_s=self._wall_s(), timeout_s=self._config.dial_timeout_s
         )
 
+    async def barred(self, peer: NodeId, address: Address, ip: str) -> bool:
+        """Is `peer` revoked, and does the device at `address` not show a newer credential?
+
+        gRPC's client sees the name only; the probe sees the certificate, and the book learns from it.
+        """
+        if self._book.revoked(peer) is None:
+            return False
+        probe = await self.probe(ip, address.port)
+        return probe.credential is None or self._book.revoked(peer) is not None
+
     def remember(self, address: str, source: HintSource, probe: PeerProbe) -> DialAttempt:
         """Keep what came of asking a seed."""
         cause = cause_of_probe(address, probe, None, self._identity.credential, self._wall_s())
@@ -400,13 +413,16 @@ class GrpcTransport:
         )
 
         async def read() -> bytes | None:
-            frame = await context.read()
+            try:
+                frame = await context.read()
+            except STREAM_ERRORS as error:
+                raise StreamBroken(LinkClosed.RESET, str(error)) from None
             return frame if isinstance(frame, bytes) else None
 
         async def write(frame: bytes) -> None:
             try:
                 await context.write(frame)
-            except (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError) as error:
+            except STREAM_ERRORS as error:
                 raise StreamBroken(LinkClosed.RESET, str(error)) from None
 
         try:
@@ -435,6 +451,8 @@ class GrpcTransport:
             return _Refusal("own identity", grpc.StatusCode.FAILED_PRECONDITION, "this is your own identity")
         if self._closing:
             return _Refusal("closing", grpc.StatusCode.UNAVAILABLE, "shutting down")
+        if credential.generation > self._forgotten.get(peer, credential.generation):
+            del self._forgotten[peer]
         if peer in self._forgotten:
             return _Refusal("forgotten", grpc.StatusCode.PERMISSION_DENIED, "not accepted here")
         state = self._state(peer)
@@ -512,6 +530,8 @@ class GrpcTransport:
         if self._closing:
             return
         if why is LinkClosed.GOODBYE:
+            # it announces itself when it comes back, perhaps on another port
+            state.forget_addresses(HintSource.MDNS, HintSource.PEER)
             state.not_before_s = now_s + self._config.goodbye_pause_s
         elif why is LinkClosed.REFUSED:
             state.refused_until_s = now_s + self._config.refused_pause_s

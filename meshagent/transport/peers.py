@@ -142,6 +142,10 @@ class PeerState:
                 address.source = HintSource.REMEMBERED
         self.addresses = [address for address in self.addresses if address.source is not source]
 
+    def forget_addresses(self, *sources: HintSource) -> None:
+        """Forget every address of these sources, proven or not."""
+        self.addresses = [address for address in self.addresses if address.source not in sources]
+
     def settle_loss(self) -> None:
         """The examination is over: a link exists again, or nobody needs to know."""
         if self.loss is not None:

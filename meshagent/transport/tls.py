@@ -73,6 +73,9 @@ class PeerVerifier(Protocol):
     def revoked(self, peer: NodeId) -> object | None:
         """Not None where the device is out."""
 
+    def find(self, peer: NodeId) -> Credential | None:
+        """The newest credential seen of a device."""
+
 
 def name_in_certificates(node_id: str) -> str:
     """The one DNS name of a device: its leaf carries it and its CA is constrained to it."""
@@ -184,6 +187,7 @@ def _shared_options(config: TransportConfig) -> ChannelOptions:
         ("grpc.max_receive_message_length", MAX_FRAME_BYTES),
         ("grpc.keepalive_time_ms", _ms(config.keepalive_s)),
         ("grpc.keepalive_timeout_ms", _ms(config.keepalive_timeout_s)),
+        ("grpc.http2.ping_timeout_ms", _ms(config.keepalive_timeout_s)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.max_metadata_size", 4096),
