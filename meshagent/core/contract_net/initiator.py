@@ -154,6 +154,7 @@ class Initiator:
             if u.terminal:
                 self._ended[u.task] = u
                 u.keep_until_s = now_s + self._config.keep_s
+                self._enter(u, u.phase, persist=False)
             else:
                 self._open[u.task] = u
                 self._note(u, "restarted", facts=(("phase", u.phase.value),))
@@ -877,10 +878,9 @@ class Initiator:
 
     def _release(self, u: Undertaking, peer: NodeId, epoch: Epoch) -> bool:
         """`peer` has stopped under `epoch`. True where that was the epoch the task hangs on."""
-        if epoch >= u.awards[peer] or epoch == u.former:
-            if peer in u.owing:
-                del u.owing[peer]
-                self._dirty[u.task] = u
+        if (epoch >= u.awards[peer] or epoch == u.former) and peer in u.owing:
+            del u.owing[peer]
+            self._dirty[u.task] = u
         hangs_on = u.phase in (Phase.AWARDING, Phase.COMMITTED, Phase.IN_DOUBT, Phase.CANCELLING)
         return hangs_on and peer == u.holder and epoch in (u.epoch, u.former)
 

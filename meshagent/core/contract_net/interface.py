@@ -275,8 +275,8 @@ class TaskChanged:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noted:
     """One line of the story that `why` tells, in order. `event` is a word of docs/why.md (an act's name or one of
-    `called, closed, lost, lease_ended, fenced, adopted, restarted, backoff, late, forged, expired, in_doubt, resolved`);
-    `facts` holds plain values."""
+    `called, closed, lost, lease_ended, fenced, adopted, restarted, backoff, late, forged, expired, in_doubt,
+    resolved`); `facts` holds plain values."""
 
     task: TaskId
     epoch: Epoch
