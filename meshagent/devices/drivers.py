@@ -125,8 +125,10 @@ class ActuatorDriver(Driver[O]):
     """Moves something. Public methods are called under a lease, `stop` at any time.
 
     `stop` is called on the node's loop: when the lease is about to end, when a newer epoch is heard, and after every
-    use. It returns at once, may be called twice, and leaves the device safe. A node may also be killed without a word:
-    the device's own controller must stop when it hears nothing for the lease's length.
+    use. It returns at once, may be called twice, and leaves the device safe. A driver may have `pull_stop_line()`
+    besides: called from a thread when `stop` has not returned in time, it cuts the power and touches nothing of the
+    loop. A node may also be killed without a word: the device's own controller must stop when it hears nothing for the
+    lease's length.
     """
 
     def stop(self) -> None:

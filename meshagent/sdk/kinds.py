@@ -319,8 +319,11 @@ def _argument_of_task(cls: type) -> Any:
             return get_args(base)[0]
         if isinstance(origin, type) and issubclass(origin, Task):
             inner = _argument_of_task(origin)
-            parameters = getattr(origin, "__parameters__", ())
-            return get_args(base)[parameters.index(inner)] if inner in parameters else inner
+            given = dict(zip(getattr(origin, "__parameters__", ()), get_args(base), strict=False))
+            if isinstance(inner, TypeVar):
+                return given.get(inner, inner)
+            names = getattr(inner, "__parameters__", ())
+            return inner[tuple(given.get(name, name) for name in names)] if names else inner
     for parent in cls.__bases__:
         if issubclass(parent, Task) and parent is not Task:
             return _argument_of_task(parent)

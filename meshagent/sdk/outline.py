@@ -298,10 +298,11 @@ def _single(kind: str, text: str) -> object:
         if text != kind.strip('"'):
             raise ValueError
         return text
-    if kind == "int":
-        return int(_number(text))
-    if kind == "float":
-        value = float(_number(text))
+    if kind in ("int", "float"):
+        try:
+            value = int(_number(text)) if kind == "int" else float(_number(text))
+        except ValueError:
+            raise ValueError from None
         if not math.isfinite(value):
             raise ValueError(", a finite one")
         return value

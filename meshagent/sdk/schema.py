@@ -311,5 +311,10 @@ def _hints_of(kind: type) -> dict[str, Any]:
 
 def _refused(kind: object, why: str = "which cannot travel", next_step: str | None = None) -> UnsupportedTypeError:
     text = type_text(kind)
-    instead = next_step or _INSTEAD.get(text) or "use bytes, a dataclass, or emit a sensor reference"
+    instead = (
+        next_step
+        or _INSTEAD.get(text)
+        or _INSTEAD.get(text.partition("[")[0])
+        or "use bytes, a dataclass, or emit a sensor reference"
+    )
     return UnsupportedTypeError(f"has type {text}, {why}", next_step=instead)
