@@ -96,8 +96,8 @@ def read_limited(path: Path, *, secret: bool = False, max_bytes: int = MAX_FILE_
         raise MissingFileError(f"there is no file {path}") from error
     except OSError as error:
         raise IdentityError(f"{path} cannot be read: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(file.fileno())
+    try:
+        found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise UnsafeFileError(f"{path} is not a regular file")
         if secret:
@@ -107,7 +107,12 @@ def read_limited(path: Path, *, secret: bool = False, max_bytes: int = MAX_FILE_
                     f"other users may read {path} (mode {stat.S_IMODE(found.st_mode):04o}); treat the key as known",
                     next_step=f"chmod 600 {path}",
                 )
-        data = file.read(max_bytes + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise IdentityError(f"{path} cannot be read: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
     if len(data) > max_bytes:
         raise UnsafeFileError(f"{path} is longer than {max_bytes} bytes: not one of our files")
     return data
