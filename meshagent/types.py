@@ -6,6 +6,7 @@ Nothing here knows a clock, a socket or a third-party package. Wire spellings ar
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from enum import StrEnum
 from typing import Final, NamedTuple, NewType
@@ -35,6 +36,7 @@ def node_id_of(public_key: bytes) -> NodeId:
     return NodeId(base64.b32encode(public_key).decode("ascii").rstrip("=").lower())
 
 
+@functools.lru_cache(maxsize=4096)
 def public_key_of(node_id: str) -> bytes:
     """The 32 bytes behind `node_id`; only the canonical spelling is accepted (16 spellings decode alike).
 
