@@ -101,6 +101,8 @@ def cause_of_failure(address: str, outcome: DialOutcome, detail: str) -> Cause:
                 f"{address} refuses links with this device for now ({detail}).",
                 "on that device: meshagent doctor",
             )
+        case DialOutcome.OUR_CREDENTIAL:
+            return Cause(outcome, f"{address} was not dialled: {detail}.", "meshagent doctor")
         case DialOutcome.REVOKED:
             return Cause(outcome, f"the device at {address} was revoked; this one does not link with it.")
         case DialOutcome.BUSY:

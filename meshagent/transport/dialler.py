@@ -16,6 +16,7 @@ import grpc
 import grpc.aio
 
 from meshagent.core.ports import LinkClosed
+from meshagent.errors import IdentityError
 from meshagent.transport.attempts import DialAttempt, DialOutcome
 from meshagent.transport.config import PARALLEL_DIALS, TransportConfig
 from meshagent.transport.interfaces import grpc_target
@@ -209,9 +210,13 @@ class Dialler:
         Raises:
             DialFailedError: otherwise.
         """
+        try:
+            credentials = self._leaves.channel_credentials()
+        except IdentityError as error:
+            raise DialFailedError(DialOutcome.OUR_CREDENTIAL, str(error)) from None
         channel = grpc.aio.secure_channel(
             grpc_target(ip, address.port),
-            self._leaves.channel_credentials(),
+            credentials,
             options=channel_options(self._config, peer),
         )
         try:

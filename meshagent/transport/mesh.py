@@ -46,7 +46,14 @@ from meshagent.transport.probe import PeerProbe, probe_identity
 from meshagent.transport.seeds import Seeds
 from meshagent.transport.settle import Present, Verdict, settle_dialled, settle_incoming
 from meshagent.transport.sockets import port_in_use
-from meshagent.transport.tls import LeafIssuer, LeafKeeper, PeerIdentifier, PeerVerifier, server_options
+from meshagent.transport.tls import (
+    LeafIssuer,
+    LeafKeeper,
+    PeerIdentifier,
+    PeerVerifier,
+    SessionResumedError,
+    server_options,
+)
 from meshagent.types import NodeId
 
 if TYPE_CHECKING:
@@ -89,7 +96,8 @@ class GrpcTransport:
         self._config = config
         self._rng = rng
         self._wall_s = wall_s
-        self._leaves = LeafKeeper(identity, wall_s)
+        # a robot that wakes in 1970 still makes leaves of the time that its own credential proves
+        self._leaves = LeafKeeper(identity, lambda: book.time_s(wall_s()))
         self._identifier = PeerIdentifier(book, wall_s)
         self._instance = secrets.token_hex(8)
         self._nursery = Nursery()
@@ -436,12 +444,14 @@ class GrpcTransport:
     def _arrival(self, context: _Context) -> _Arrival | _Refusal:
         try:
             credential = self._identifier.identify(context.auth_context())
-        except CertificateError as error:
-            log.warning("refused a stream from %s: %s", context.peer()[:80], error)
-            return _Refusal(f"certificate {error.fault}", grpc.StatusCode.UNAUTHENTICATED, "certificate refused")
         except IdentityError as error:
-            log.warning("refused a stream from %s: %s", context.peer()[:80], error)
-            return _Refusal("certificate", grpc.StatusCode.UNAUTHENTICATED, "certificate refused")
+            counted = f"certificate {error.fault}" if isinstance(error, CertificateError) else "certificate"
+            if isinstance(error, SessionResumedError):
+                counted = "resumed session"
+            if not self.refusals[counted]:
+                # the first of its kind; the counter has the rest, so that nobody can fill a disk with refusals
+                log.warning("refused a stream from %s: %s", _ip_of(context.peer())[1], error)
+            return _Refusal(counted, grpc.StatusCode.UNAUTHENTICATED, "certificate refused")
         peer = credential.peer
         said = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         instance = said.get(META_INSTANCE, "")[:64]

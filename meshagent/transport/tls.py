@@ -70,6 +70,9 @@ class PeerVerifier(Protocol):
     def verify_peer(self, leaf: bytes, chain: bytes | Sequence[bytes], *, now_s: float) -> Credential:
         """The credential behind a chain (PEM, or DERs), cached by fingerprint; IdentityError where it does not hold."""
 
+    def time_s(self, now_s: float) -> float:
+        """`now_s`, or the newest time that a root signed where this device's clock lags behind it."""
+
     def revoked(self, peer: NodeId) -> object | None:
         """Not None where the device is out."""
 
@@ -229,6 +232,10 @@ def _ms(seconds: float) -> int:
     return max(1, min(round(seconds * 1000), 2**31 - 1))
 
 
+class SessionResumedError(IdentityError):
+    """The peer came with a TLS ticket instead of a handshake."""
+
+
 class PeerIdentifier:
     """Turns the TLS facts of a server's stream into the credential of the peer."""
 
@@ -242,11 +249,12 @@ class PeerIdentifier:
         Never `peer_identities()`: it mixes DNS names, URIs and mail addresses that the peer chose.
 
         Raises:
-            IdentityError: no certificate, a resumed session, or a chain that identity refuses.
+            SessionResumedError: nothing was proved in this handshake.
+            IdentityError: no certificate, or a chain that identity refuses.
         """
         if next(iter(auth.get("ssl_session_reused", ())), b"false") != b"false":
             # a ticket lives 48 h and would carry an expired or revoked leaf past every check
-            raise IdentityError("the TLS session was resumed")
+            raise SessionResumedError("the TLS session was resumed")
         leaf = next(iter(auth.get("x509_pem_cert", ())), b"")
         chain = next(iter(auth.get("x509_pem_cert_chain", ())), b"")
         if not leaf:

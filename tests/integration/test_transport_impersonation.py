@@ -16,7 +16,7 @@ import grpc.aio
 import pytest
 
 from meshagent.core.ports import HintSource
-from meshagent.transport.dialler import META_INSTANCE, METHOD, DialFailedError
+from meshagent.transport.dialler import META_INSTANCE, METHOD, DialFailedError, Stream
 from meshagent.transport.interfaces import grpc_target
 from meshagent.transport.peers import Address
 from meshagent.transport.tls import channel_options
@@ -104,10 +104,10 @@ async def link_opens(server: Mesh, fleet: TestFleet, chain_pem: bytes, key_pem: 
     credentials = grpc.ssl_channel_credentials(fleet.trust.root_pem, key_pem, chain_pem)
     target = grpc_target("127.0.0.1", server.transport.listen_port)
     async with grpc.aio.secure_channel(target, credentials, options=channel_options(quick(), server.id)) as channel:
-        call = channel.stream_stream(METHOD)(metadata=((META_INSTANCE, "forged"),))
+        call: Stream = channel.stream_stream(METHOD)(metadata=((META_INSTANCE, "forged"),))
         answer = await call.initial_metadata()
         call.cancel()
-        return answer is not None and META_INSTANCE in answer
+        return answer is not None and answer.get(META_INSTANCE) is not None
 
 
 @pytest.mark.parametrize("constraints", list(Constraints), ids=lambda constraints: constraints.name.lower())

@@ -16,6 +16,7 @@ from meshagent.identity.book import CredentialBook
 from meshagent.identity.certificates import issue_credential, read_credential
 from meshagent.identity.device import DeviceIdentity
 from meshagent.identity.keys import DeviceKey
+from meshagent.identity.revocation import RevocationEntry, RevocationReason, sign_list
 from meshagent.identity.trust import Trust, issue_root
 from meshagent.transport.config import TransportConfig
 from meshagent.transport.mesh import GrpcTransport
@@ -29,10 +30,11 @@ class TestFleet:
 
     __test__ = False
 
-    def __init__(self, name: str = "test-fleet") -> None:
+    def __init__(self, name: str = "test-fleet", *, issued_s: float | None = None) -> None:
         self.key = DeviceKey.generate()
-        self.root = issue_root(self.key, DeviceKey.generate().public, name=name, now_s=wall_s())
+        self.root = issue_root(self.key, DeviceKey.generate().public, name=name, now_s=issued_s or wall_s())
         self.trust = Trust([self.root])
+        self._lists = 0
 
     def device(
         self,
@@ -60,6 +62,17 @@ class TestFleet:
         )
         trust = Trust([self.root])
         return DeviceIdentity(key, read_credential(data, trust, now_s=now_s), trust)
+
+    def revoke(self, device: DeviceIdentity) -> bytes:
+        """A revocation list of the root that names this credential and all before it."""
+        entry = RevocationEntry(
+            key=device.key.public,
+            min_generation=device.credential.generation + 1,
+            reason=RevocationReason.KEY_COMPROMISE,
+            not_after_s=device.credential.not_after_s,
+        )
+        self._lists += 1
+        return sign_list(self.key, self.trust.fleet, [entry], number=self._lists, now_s=wall_s()).signed
 
     def pair(self) -> tuple[DeviceIdentity, DeviceIdentity]:
         """Two devices, the smaller id first."""
@@ -152,12 +165,12 @@ async def open_mesh(
     identity: DeviceIdentity,
     config: TransportConfig | None = None,
     *,
-    wall_s: Callable[[], float] = wall_s,
+    wall: Callable[[], float] = wall_s,
     seed: int = 1,
 ) -> AsyncIterator[Mesh]:
     """A running transport that is closed at the end."""
-    book = CredentialBook(identity.trust)
-    transport = GrpcTransport(identity, book, config or quick(), Random(seed), wall_s=wall_s)
+    book = identity.open_book(now_s=wall())
+    transport = GrpcTransport(identity, book, config or quick(), Random(seed), wall_s=wall)
     events = Recorder()
     try:
         await transport.start(events)

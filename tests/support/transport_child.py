@@ -63,7 +63,7 @@ async def main() -> None:
     trust = Trust([base64.b64decode(told["root"])])
     credential = read_credential(base64.b64decode(told["credential"]), trust, now_s=wall_s())
     identity = DeviceIdentity(DeviceKey(base64.b64decode(told["seed"])), credential, trust)
-    settings = {key: tuple(v) if isinstance(v, list) else v for key, v in told["config"].items()}
+    settings: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in told["config"].items()}
     transport = GrpcTransport(identity, CredentialBook(trust), TransportConfig(**settings), Random(7), wall_s=wall_s)
     try:
         await transport.start(_Teller())
