@@ -19,6 +19,7 @@ from meshagent.sdk.names import near
 from meshagent.sdk.place import Place
 from meshagent.sdk.schema import schema_of
 from meshagent.sdk.sensing import Actuator, Sensor
+from meshagent.sdk.sensing import SensorEndedError as SensorEndedError
 
 T_co = TypeVar("T_co", covariant=True)
 O = TypeVar("O")  # noqa: E741 - options
@@ -34,10 +35,6 @@ BUILT_IN: Final[Mapping[str, str]] = {
 
 class DeviceStoppedError(MeshAgentError):
     """The device was stopped in the middle of what it did."""
-
-
-class SensorEndedError(MeshAgentError):
-    """The sensor gives nothing any more: its file ended, its cable was pulled."""
 
 
 class Surroundings(Protocol):

@@ -10,9 +10,9 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Protocol, TypeVar, overload
+from typing import Any, Final, Generic, Never, Protocol, TypeVar, overload
 
-from meshagent.errors import ConfigurationError
+from meshagent.errors import ConfigurationError, MeshAgentError
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -22,6 +22,10 @@ MAX_WAITING_SAMPLES: Final = 64
 """Samples fed and not yet read. Telemetry drops the oldest: a reader that sleeps must not fill the memory."""
 
 _DEVICES: Final = "_meshagent_devices"
+
+
+class SensorEndedError(MeshAgentError):
+    """The sensor gives nothing any more: its file ended, its cable was pulled, its node stops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +110,16 @@ class SensorStream(Generic[T]):
                     if not listener.done():
                         listener.set_result(sample)
                 handle(sample)
-        finally:
-            self._pumped = False
+        except BaseException as error:
+            # whoever waits is told why; a cancelled listener would look like a cancelled task to its reader
+            ended = error if isinstance(error, Exception) else SensorEndedError(f"{self.name} is not read any more")
             waiting, self._listeners = self._listeners, []
             for listener in waiting:
-                listener.cancel()
+                if not listener.done():
+                    listener.set_exception(ended)
+            raise
+        finally:
+            self._pumped = False
 
     async def _heard(self) -> Sample[T]:
         future: asyncio.Future[Sample[T]] = asyncio.get_running_loop().create_future()
@@ -183,7 +192,7 @@ class Sensor(Generic[T]):
     def __get__(self, instance: object | None, owner: type) -> Sensor[T] | SensorStream[T]:
         return self if instance is None else self.of(instance)
 
-    def __set__(self, instance: object, value: object) -> None:
+    def __set__(self, instance: object, value: Never) -> None:
         raise AttributeError(f"{self.name} is a sensor; its driver is named in [sensors.{self.name}]")
 
     def of(self, instance: object) -> SensorStream[T]:
@@ -215,7 +224,7 @@ class Actuator(Generic[D]):
     def __get__(self, instance: object | None, owner: type) -> Actuator[D] | ActuatorHandle[D]:
         return self if instance is None else self.of(instance)
 
-    def __set__(self, instance: object, value: object) -> None:
+    def __set__(self, instance: object, value: Never) -> None:
         raise AttributeError(
             f"{self.name} is an actuator; its driver is named in [actuators.{self.name}] of the device"
         )

@@ -54,7 +54,7 @@ def of_class(cls: type, field: str | None = None) -> tuple[str, int]:
 def _parsed(file: str, text: str) -> ast.Module | None:
     try:
         return ast.parse(text, file)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError, SystemError):  # the last: CPython gh-106905
         return None
 
 
