@@ -12,9 +12,6 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from doubles import ScriptedNode, ScriptedWork  # type: ignore[import-not-found]
-
 from meshagent import (
     Cancelled,
     ConfigurationError,
