@@ -51,8 +51,9 @@ __all__ = ["FakeMesh", "FakeNode", "Waiting", "simulated"]
 class Waiting(Generic[R_co]):
     """A task on its way, asked by the test: await it for the result."""
 
-    def __init__(self, label: asyncio.Future[TaskId], accepted: asyncio.Future[None], outcome: asyncio.Future[Any], cancel: Callable[[str], None]) -> None:
-        self._label = label
+    def __init__(
+        self, accepted: asyncio.Future[None], outcome: asyncio.Future[Any], cancel: Callable[[str], None]
+    ) -> None:
         self._accepted = accepted
         self._outcome = outcome
         self._cancel = cancel
@@ -134,7 +135,7 @@ class FakeNode:
         return self._member.running(kind)
 
     def kill(self, *, power_cut: bool = False) -> None:
-        """kill -9; with `power_cut` the device falls silent instead of closing its connections."""
+        """Kill -9; with `power_cut` the device falls silent instead of closing its connections."""
         self._member.kill(Death.POWER_CUT if power_cut else Death.KILLED)
 
     async def restart(self) -> None:
@@ -337,7 +338,11 @@ class FakeMesh:
             accepted=bridge(accepted),
             outcome=bridge(outcome),
         )
-        return Waiting(label, accepted, outcome, lambda detail: asker.cancel(label, detail))
+
+        def cancel(detail: str) -> None:
+            label.add_done_callback(lambda known: asker.cancel(known.result(), detail))
+
+        return Waiting(accepted, outcome, cancel)
 
     def _look(self) -> None:
         if not self._waiting:

@@ -103,7 +103,7 @@ class Watcher:
         self._highest: dict[tuple[str, int, TaskId], Epoch] = {}
 
     def broken(self, name: str, how: str, at_s: float | None = None) -> None:
-        """Keep the first broken promise; `check` raises it. Taps sit inside nodes, whose loops swallow what is raised."""
+        """Keep the first broken promise for `check`: taps sit inside nodes, whose loops swallow what is raised."""
         when_s = self.world.now_s if at_s is None else at_s
         self.world.note("invariant", f"{name}: {how}", when_s)
         if self.first is None:

@@ -64,6 +64,8 @@ class MemoryJournal:
         self._before = before
         self._after = after
         self._closed = False
+        self.owner: object | None = None
+        """The process that writes it, for taps."""
 
     def commit(self, writes: Iterable[Put | Append]) -> None:
         """One transaction, durable on return.

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from enum import StrEnum
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from meshagent.virtual.clock import Hardware, VirtualClock
 from meshagent.virtual.journal import Disk, MemoryJournal
@@ -180,6 +180,10 @@ class World:
         """Call `watch` after every event: invariants."""
         self._after_step.append(watch)
 
+    def forget_steps(self) -> None:
+        """Nobody watches the steps any more."""
+        self._after_step.clear()
+
     def on_death(self, told: Callable[[Process, Death], None]) -> None:
         """Call `told` when a process ends: the network."""
         self._deaths.append(told)
@@ -233,11 +237,18 @@ class Device:
         self.disk = Disk()
         self.process: Process | None = None
         self.starts = 0
+        self._errors: list[str] = []
+
+    def errors(self) -> list[str]:
+        """What callbacks and tasks of its processes raised and nobody caught."""
+        return self._errors + (self.process.loop.errors if self.process is not None else [])
 
     def start(self, main: Callable[[Process], Coroutine[Any, Any, object]]) -> Process:
         """A new process; `main` is its main coroutine. The one before must have ended."""
         if self.process is not None and self.process.alive:
             raise RuntimeError(f"{self.name} runs already")
+        if self.process is not None:
+            self._errors += self.process.loop.errors
         self.starts += 1
         process = self.process = Process(self, self.starts)
         self.world.note(self.name, f"start {self.starts}")
@@ -273,6 +284,8 @@ class Process:
         self._wake: Event | None = None
         self._wake_s = float("inf")
         self._digest = ""
+        self.watcher: object | None = None
+        """Who watches what the node on this process does."""
 
     # ---- time
 
@@ -369,6 +382,14 @@ class Process:
     def stall_at(self, boundary: int, duration_s: float) -> None:
         """Be frozen for `duration_s` in the middle of a callback, at the `boundary`-th boundary."""
         self._stalls[boundary] = duration_s
+
+    def exit(self) -> NoReturn:
+        """From within a callback, after `die`: nothing more runs.
+
+        Raises:
+            ProcessKilledError: always.
+        """
+        raise ProcessKilledError
 
     def call_off(self) -> None:
         """No crash and no stall is planned any more."""

@@ -233,11 +233,20 @@ def planted(name: str) -> Iterator[None]:
     if name not in MUTATIONS:
         raise LookupError(f"no mutation is called {name}; there are {', '.join(MUTATIONS)}")
     patches = MUTATIONS[name]()
-    before = [(cls, attribute, cls.__dict__[attribute]) for cls, attribute, _ in patches]
+    homes = [(_home(cls, attribute), attribute, function) for cls, attribute, function in patches]
+    before = [(home, attribute, home.__dict__[attribute]) for home, attribute, _ in homes]
     try:
-        for cls, attribute, function in patches:
-            setattr(cls, attribute, function)
+        for home, attribute, function in homes:
+            setattr(home, attribute, function)
         yield
     finally:
-        for cls, attribute, value in before:
-            setattr(cls, attribute, value)
+        for home, attribute, value in before:
+            setattr(home, attribute, value)
+
+
+def _home(cls: type, attribute: str) -> type:
+    """The class that defines `attribute`. An AttributeError says that the code has moved and the mutation with it."""
+    for home in cls.__mro__:
+        if attribute in home.__dict__:
+            return home
+    raise AttributeError(f"{cls.__name__} has no {attribute} any more: write the mutation anew")

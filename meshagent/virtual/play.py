@@ -32,6 +32,8 @@ ASK_AGAIN_S: Final = 0.5
 """An asker that is down asks when it is up."""
 QUIET_S: Final = 6.0
 """After the last task has ended the books are closed: reports acknowledged, plans empty."""
+SETTLE_S: Final = 0.5
+"""Then everyone who waits for an outcome has had a turn."""
 TAIL_LINES: Final = 60
 
 
@@ -153,6 +155,7 @@ def _run(company: Company) -> None:
             break
     watcher.judge_endings(immortal)
     watcher.check()
+    world.run_for(SETTLE_S)
     leftover = company.mesh.unsettled(immortal)
     if leftover:
         watcher.broken("records_drained", leftover)
