@@ -400,3 +400,5 @@ class WorkOutcome:
     """True: forfeit (with the last checkpoint), False with a reason: failure."""
     follow_ups: tuple[TaskRecord, ...] = field(default=())
     """Submitted by this node in the same transaction as the result (`ctx.then`)."""
+    follow_ups_within_s: tuple[float | None, ...] = field(default=())
+    """Time allowed to each of them, in the same order; where it is shorter, there is no limit."""

@@ -421,7 +421,7 @@ class Driver:
                 turn.changes.append(effect)  # type: ignore[arg-type]
             elif cls is Submit:
                 assert isinstance(effect, Submit)
-                self._inputs.append(TaskSubmitted(record=effect.record))
+                self._inputs.append(TaskSubmitted(record=effect.record, within_s=effect.within_s))
             else:
                 turn.orders.append(effect)  # type: ignore[arg-type]
 

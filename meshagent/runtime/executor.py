@@ -96,7 +96,7 @@ class Work:
         self.permille = 0
         self.note = ""
         self.reports: tuple[int, str] = (0, "")
-        self.follow_ups: list[TaskRecord] = []
+        self.follow_ups: list[tuple[TaskRecord, float | None]] = []
         self.children: list[Pending] = []
         self.within_s = effect.within_s
         self.make_record: Callable[[SubmitRequest], TaskRecord] | None = None
@@ -173,7 +173,7 @@ class Work:
             raise LocalProtocolError("this work cannot submit follow-ups")
         if len(self.follow_ups) >= MAX_FOLLOW_UPS:
             raise LocalProtocolError(f"at most {MAX_FOLLOW_UPS} follow-ups are committed with one result")
-        self.follow_ups.append(self.make_record(request))
+        self.follow_ups.append((self.make_record(request), request.within_s))
 
     def on_fence(self, stop: Callable[[], None], margin_s: float | None = None) -> Callable[[], None]:
         """As `WorkServices` says; `stop` is called `margin_s` (default: the agent's) before the lease ends."""
@@ -296,6 +296,11 @@ class Executor:
         work = self._works.get(effect.task)
         if work is not None:
             work.granted()
+
+    def give_back_waiting(self, reason: Reason) -> None:
+        """What has not begun goes back at once; what runs goes on."""
+        for work in list(self._waiting):
+            self._cancel(work, reason, "")
 
     async def idle(self) -> None:
         """Completes when no work is held."""
@@ -453,7 +458,11 @@ class Executor:
             detail = f"its result has {len(result)} bytes, at most {MAX_RESULT_BYTES} travel"
             log.error("%s: %s", work.handler.label, detail)
             return WorkOutcome(reason=Reason.ERROR, detail=detail)
-        return WorkOutcome(result=result, follow_ups=tuple(work.follow_ups))
+        return WorkOutcome(
+            result=result,
+            follow_ups=tuple(record for record, _ in work.follow_ups),
+            follow_ups_within_s=tuple(within_s for _, within_s in work.follow_ups),
+        )
 
     def _stopped_outcome(self, work: Work) -> WorkOutcome:
         assert work.stopped is not None

@@ -255,6 +255,7 @@ class Submit:
     """A follow-up (`ctx.then`): hand this to the initiator machine of this node within the same tick."""
 
     record: TaskRecord
+    within_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

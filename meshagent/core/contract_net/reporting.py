@@ -25,10 +25,15 @@ class Reporting(ParticipantBase):
         if outcome.result is not None:
             # Done, even if it was told to stop meanwhile: DONE wins (rule 7).
             self._report(c, Report(act=Performative.INFORM, epoch=c.epoch, result=outcome.result))
-            self._out.extend(Submit(record=record) for record in outcome.follow_ups)
-        elif stopping and c.pnr:
+            limits = (*outcome.follow_ups_within_s, *[None] * len(outcome.follow_ups))
+            self._out.extend(
+                Submit(record=record, within_s=within_s)
+                for record, within_s in zip(outcome.follow_ups, limits, strict=False)
+            )
+        elif c.pnr and (stopping or outcome.reason is Reason.LEASE_LOST):
+            # LEASE_LOST without having been told to stop: the fence of a device acted a little before our own timer.
             # Stopped between the point of no return and the result: nobody here knows what happened.
-            self._enter_doubt(c, c.stop_reason or Reason.OTHER)
+            self._enter_doubt(c, c.stop_reason or outcome.reason or Reason.OTHER)
         elif stopping and c.cancelled_under is not None:
             self._close_cancelled(c, c.cancelled_under)
         elif stopping:
