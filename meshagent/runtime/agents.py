@@ -196,8 +196,12 @@ class Agents:
     def tell_raw(self, name: str, body: bytes) -> None:
         """What a role of this node emitted; the other roles here hear it too."""
         for inbox in self._listeners.get(name, ()):
-            if inbox.event_class is not None:
+            if inbox.event_class is None:
+                continue
+            try:
                 inbox.put(event_schema(inbox.event_class).decode(body), None)
+            except SchemaError as error:  # two classes of one name on this node
+                log.warning("%s cannot hear %s of this node: %s", inbox.label, name, error)
 
     # ---- WorkHost
 

@@ -71,6 +71,8 @@ class Look:
         prefix = rest if dash else asked.strip().lower()
         if not prefix:
             return None
+        if len(prefix) == TASK_ID_CHARS and self._record_of(TaskId(prefix)) is not None:
+            return TaskId(prefix)
         found = {
             record.task
             for record in self._records()

@@ -243,6 +243,7 @@ class Node:
             await self._bay.close()
             await self.executor.close()
             raise
+        self._withdraw_orphans()
         if self.watch is not None:
             self.watch.start()
         self.agents.start()
@@ -272,6 +273,7 @@ class Node:
             self._housekeeping.cancel()
         if self.driver.failed is None and hasattr(self, "agents"):
             self.driver.set_profile(self._profile())  # offers nothing any more: nobody needs to ask
+            self.executor.give_back_waiting(Reason.DRAINING)
             await self._until(self.executor.idle(), drain_s)
             self.feed(LeaveRequested())
             await self._until(self._handed_back(), HAND_BACK_S)
@@ -530,6 +532,16 @@ class Node:
             self.driver.feed(CancelRequested(task=task, detail=detail))
             for child in self.driver.initiator.children_of(task):
                 self.driver.feed(CancelRequested(task=child, detail=f"its parent was withdrawn: {detail}"[:500]))
+
+    def _withdraw_orphans(self) -> None:
+        """Subtasks of a handler that died with the former process: its contract's next holder asks anew."""
+        for undertaking in list(self.driver.initiator.undertakings()):
+            parent = undertaking.record.parent
+            if undertaking.terminal or parent is None:
+                continue
+            contract = self.driver.participant.find(parent)
+            if contract is not None and (contract.report is None or contract.report.result is None):
+                self._withdraw(undertaking.task, "the handler that asked for it ended with its process")
 
     def _tell_watchers(self, event: str, **facts: Any) -> None:
         if not self._watchers:

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import msgpack
 
-from meshagent.core.acts import TaskRecord
+from meshagent.core.acts import FROM_INITIATOR, Performative, TaskRecord
 from meshagent.core.bodies import StoryQuery, StoryReply
 from meshagent.core.contract_net.interface import Noted
 from meshagent.runtime.notes import NoteDecodeError, decode_notes, encode_notes
@@ -47,6 +47,9 @@ _BY_THE_INITIATOR: Final = frozenset(
     {"called", "closed", "accept_proposal", "lost", "backoff", "fenced", "expired", "resolved", "late", "forged"}
 )
 """Events that the initiator's machine notes; everything else may come from the participant too."""
+_SAID_BY_PARTICIPANTS: Final = frozenset(word.value for word in Performative if word not in FROM_INITIATOR)
+_OWN_KEYS: Final = frozenset({"t_s", "act", "from", "peer", "name", "verified", "told_by"})
+"""Keys of a line that its facts may not take: a peer's facts are a stranger's words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +157,8 @@ class _Gathering:
     query: int
     task: TaskId
     waiting: set[NodeId]
+    asked: set[NodeId] = field(default_factory=set)
+    """Who has answered, also with nothing: a bidder that lost has noted nothing."""
     answers: dict[NodeId, Teller] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -221,6 +226,7 @@ class Storyteller:
         if gathering is None or peer not in gathering.waiting:
             return  # late, or nobody asked
         gathering.waiting.discard(peer)
+        gathering.asked.add(peer)
         if body.task:
             if not gathering.task and len(body.task) == TASK_ID_CHARS:
                 gathering.task = TaskId(body.task)
@@ -250,11 +256,10 @@ class Storyteller:
             async with asyncio.timeout(wait_s) as limit:
                 for _ in range(3):  # whom we know, whom they name, whom those name
                     known = {**tellers, **gathering.answers}
-                    named = _named(known.values()) - {self._me} - known.keys()
+                    named = _named(known.values()) - {self._me} - known.keys() - gathering.asked
                     linked = self._linked()
                     to_ask = sorted(named & linked.keys()) if named else ([] if known else sorted(linked))
-                    to_ask = [peer for peer in to_ask if peer not in gathering.waiting][:MAX_ASKED]
-                    for peer in to_ask:
+                    for peer in to_ask[:MAX_ASKED]:
                         gathering.waiting.add(peer)
                         self._say(peer, StoryQuery(query=gathering.query, task=gathering.task or asked))
                     if not gathering.waiting:
@@ -270,7 +275,7 @@ class Storyteller:
         if not any(teller.lines or teller.about for teller in tellers.values()):
             return None
         linked = self._linked()
-        for peer in sorted(_named(tellers.values()) - tellers.keys()):
+        for peer in sorted(_named(tellers.values()) - tellers.keys() - gathering.asked - {self._me})[:MAX_ASKED]:
             missing[peer] = "did not answer" if peer in linked else "not linked"
         return self._document(gathering.task, list(tellers.values()), missing, linked)
 
@@ -287,14 +292,7 @@ class Storyteller:
         kind = str(about.get("kind", ""))
         epochs: dict[Epoch, list[dict[str, Any]]] = {}
         for at_wall_s, teller_id, note in lines:
-            act: dict[str, Any] = {"t_s": round(at_wall_s - start_s, 3), "act": note.event}
-            if note.peer is not None:
-                act["from"] = note.peer
-                act["name"] = self._name_of(note.peer)
-            act |= {name: value for name, value in note.facts if name not in ("t_s", "act", "from", "name")}
-            act["verified"] = note.verified
-            act["told_by"] = teller_id
-            epochs.setdefault(note.epoch, []).append(act)
+            epochs.setdefault(note.epoch, []).append(self._act(note, teller_id, round(at_wall_s - start_s, 3)))
         state = about.get("state")
         return {
             "schema": "meshagent.why/1",
@@ -332,6 +330,19 @@ class Storyteller:
                 {"id": peer, "name": self._name_of(peer), "why": why} for peer, why in sorted(missing.items())
             ],
         }
+
+    def _act(self, note: Noted, teller: NodeId, t_s: float) -> dict[str, Any]:
+        """One line. `from`: who said this act; `peer`: whom an act of the initiator, or an event, is about."""
+        act: dict[str, Any] = {"t_s": t_s, "act": note.event}
+        if note.peer is not None:
+            act["from" if note.event in _SAID_BY_PARTICIPANTS else "peer"] = note.peer
+            act["name"] = self._name_of(note.peer)
+        for name, value in note.facts:
+            if name not in _OWN_KEYS:
+                act[name] = value
+        act["verified"] = note.verified
+        act["told_by"] = teller
+        return act
 
 
 def _named(tellers: Iterable[Teller]) -> set[NodeId]:
