@@ -147,10 +147,9 @@ def test_frames_sent_before_a_goodbye_arrive() -> None:
 def test_kill_9_of_a_peer_is_told_at_once_by_whoever_dialled() -> None:
     async def scenario(child_dials: bool) -> float:
         fleet = TestFleet()
-        key = DeviceKey.generate()
         async with (
             open_mesh(fleet.device("a")) as one,
-            await Child.start(fleet.device("b", key=key), key._seed) as child,
+            await Child.start(fleet.device("b")) as child,
         ):
             if child_dials:
                 child.order(host="127.0.0.1", port=one.transport.listen_port)
@@ -175,11 +174,10 @@ def test_kill_9_of_a_peer_is_told_at_once_by_whoever_dialled() -> None:
 def test_frozen_peer_is_told_as_silent() -> None:
     async def scenario() -> None:
         fleet = TestFleet()
-        key = DeviceKey.generate()
         config = quick(keepalive_s=0.3, keepalive_timeout_s=0.2, unreachable_after_s=0.4)
         async with (
             open_mesh(fleet.device("a"), config) as one,
-            await Child.start(fleet.device("b", key=key), key._seed) as child,
+            await Child.start(fleet.device("b")) as child,
         ):
             one.transport.add_hint(_seed_hint(child))
             await one.events.until(lambda: child.id in one.events.links)

@@ -91,9 +91,7 @@ class Child:
         self.events: list[dict[str, Any]] = []
 
     @classmethod
-    async def start(
-        cls, identity: DeviceIdentity, seed: bytes, *, prefix: tuple[str, ...] = (), **config: Any
-    ) -> Child:
+    async def start(cls, identity: DeviceIdentity, *, prefix: tuple[str, ...] = (), **config: Any) -> Child:
         """Spawn it (`prefix` such as `ip netns exec NAME`) and wait until it listens."""
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(
@@ -103,7 +101,7 @@ class Child:
         child.order(
             root=base64.b64encode(identity.trust.roots[0]).decode(),
             credential=base64.b64encode(identity.credential.der).decode(),
-            seed=base64.b64encode(seed).decode(),
+            seed=base64.b64encode(identity.key._seed).decode(),
             config={"port": 0, "interfaces": ["lo"], "mdns": False} | config,
         )
         child.port = (await child.until("ready"))["port"]
