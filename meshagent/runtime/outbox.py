@@ -1,8 +1,8 @@
 """One link's outgoing side, without I/O: what waits, when it may leave, and what happens when there is too much.
 
-Frames are clocked by acknowledgement (Nagle's idea): one unacknowledged frame is in flight, what is said meanwhile
-waits and leaves as one frame. Nothing is delayed while the link is idle; under load frames grow by themselves, and
-with them what one signature covers.
+Frames are clocked by acknowledgement (Nagle's idea): so many unacknowledged frames are in flight, what is said
+meanwhile waits and leaves as one frame. Nothing is delayed while the link is idle; under load frames grow by
+themselves, and with them what one signature covers.
 
     put -> queue -> (clock free, something urgent or old enough) -> take -> frame seq -> ack -> clock free
 
@@ -33,6 +33,8 @@ FRAME_BUDGET_BYTES: Final = MAX_FRAME_BYTES - FRAME_OVERHEAD_BYTES
 class OutboxConfig:
     """Timing and bounds of one link's outgoing side; seconds of CLOCK_BOOTTIME."""
 
+    window: int = 1
+    """Unacknowledged frames in flight."""
     ack_delay_s: float = 0.005
     """An acknowledgement waits so long for data to ride on. Longer: fewer frames; shorter: a peer that talks alone is
     held up less."""
@@ -90,7 +92,7 @@ class Outbox:
         "_ack_due_s",
         "_bytes",
         "_config",
-        "_in_flight",
+        "_blocked",
         "_linger_until_s",
         "_queue",
         "_release_at_s",
@@ -112,7 +114,7 @@ class Outbox:
         self._urgent = False
         self._linger_until_s = math.inf
         self._ack_due_s = math.inf
-        self._in_flight = False
+        self._blocked = False
         self._sent_at_s = 0.0
         self._release_at_s = math.inf
         self._release_s = config.release_s
@@ -171,8 +173,9 @@ class Outbox:
                 self._ack_due_s = now_s + self._config.ack_delay_s
         if ack > self.acked:
             self.acked = ack
-            if ack == self.seq and self._in_flight:
-                self._in_flight = False
+            self._blocked = bool(self._sticky) or self.seq - ack >= self._config.window
+            if ack == self.seq:
+                self._blocked = False
                 self._release_at_s = math.inf
                 self._release_s = self._config.release_s
                 self._sticky.clear()
@@ -190,18 +193,21 @@ class Outbox:
         """True where a frame should leave now: data that may and must go, or an acknowledgement that waited enough."""
         if self._ack_due_s <= now_s:
             return True
-        if self._in_flight and now_s < self._release_at_s:
+        if self._blocked and now_s < self._release_at_s:
             return False
         if self._urgent or self._linger_until_s <= now_s:
             return bool(self._queue)
-        return self._in_flight and bool(self._sticky)
+        return self._blocked and bool(self._sticky)
 
     def next_deadline_s(self) -> float:
         """When `may_send` may become true without further input; infinity: never."""
         deadline_s = self._ack_due_s
-        if self._in_flight:
-            if self._queue or self._sticky:
+        if self._blocked:
+            if self._sticky or (self._queue and self._urgent):
                 deadline_s = min(deadline_s, self._release_at_s)
+            elif self._queue:
+                # Both must be over: naming the earlier one would wake the loop again and again in between.
+                deadline_s = min(deadline_s, max(self._release_at_s, self._linger_until_s))
         elif self._queue:
             deadline_s = min(deadline_s, -math.inf if self._urgent else self._linger_until_s)
         return deadline_s
@@ -209,7 +215,7 @@ class Outbox:
     def take(self, now_s: float) -> list[Item]:
         """What the next frame carries, in order; empty: an acknowledgement alone. Call where `may_send`."""
         taken: list[Item] = []
-        if self._in_flight:
+        if self._blocked:
             if now_s < self._release_at_s:
                 return taken
             if self._sticky:
@@ -234,13 +240,14 @@ class Outbox:
         self._ack_due_s = math.inf
         if not items:
             return 0, self.received
-        if self._in_flight:
+        if self._blocked:
             self._release_s = min(self._release_s * 2, self._config.release_max_s)
-        self._in_flight = True
         self._sent_at_s = now_s
         self._release_at_s = now_s + self._release_s
         for item in items:
             if item.sticky:
                 self._sticky.append(item)
         self.seq += 1
+        # What nobody says again travels as the last of the window, so that its own acknowledgement tells its fate.
+        self._blocked = bool(self._sticky) or self.seq - self.acked >= self._config.window
         return self.seq, self.received

@@ -9,7 +9,16 @@ from __future__ import annotations
 import base64
 from typing import Final
 
-from meshagent.types import NODE_ID_CHARS, TASK_ID_CHARS, Epoch, NodeId, TaskId, node_id_of, public_key_of
+from meshagent.types import (
+    NODE_ID_CHARS,
+    TASK_ID_CHARS,
+    Epoch,
+    NodeId,
+    TaskId,
+    base32_number,
+    node_id_of,
+    public_key_of,
+)
 from meshagent.wire.errors import DecodeError, EncodeError
 
 TASK_BYTES: Final = 20
@@ -95,10 +104,10 @@ def task_bytes(task: str) -> bytes:
     known = _task_bytes.get(task)
     if known is not None:
         return known
-    if len(task) != TASK_ID_CHARS or task != task.lower():
-        raise EncodeError(f"a task id has {TASK_ID_CHARS} lowercase characters, this one {len(task)}: {task[:40]!r}")
+    if len(task) != TASK_ID_CHARS:
+        raise EncodeError(f"a task id has {TASK_ID_CHARS} characters, this one {len(task)}: {task[:40]!r}")
     try:
-        raw = base64.b32decode(task.upper())
+        raw = base32_number(task).to_bytes(TASK_BYTES, "big")
     except ValueError as error:
         raise EncodeError("a task id is lowercase base32 (a-z, 2-7)") from error
     _remember_task(raw, TaskId(task))
