@@ -5,11 +5,12 @@ clock, the versions it speaks, and that all of it was said now. Each side sends 
 answers the other's by one that echoes the nonce; a side is satisfied by an echo of its nonce. ::
 
     hello = "meshagent/hello/v1\\0" | fleet32 | from32 | to32 | boot16 | nonce16 | echo16 | hlc8
-            | version_min2 | version_max2 | known_boot16 | next_direct8 | next_broadcast8
+            | version_min2 | version_max2 | known_boot16 | known_generation4 | next_direct8 | next_broadcast8
             | credential_length2 | credential | signature64
 
-`echo` is zero in a first Hello. `known_boot` is the boot of the receiver that the sender last saw (zero: none), with
-the sequence numbers it expects next: a device restored from an old disk learns from it that its present is the past.
+`echo` is zero in a first Hello. `known_boot` is the boot of the receiver that the sender last saw (zero: none), under
+which generation of its credential, with the sequence numbers it expects next: a device restored from an old disk
+learns from it that its present is the past.
 
 `HelloSession` decides and never waits or sends. Source: SECURITY-DESIGN 4.
 """
@@ -39,7 +40,7 @@ MAX_HELLOS: Final = 4
 NONCE_BYTES: Final = 16
 
 _TAG: Final = Tag.HELLO.value
-_FIELDS: Final = struct.Struct(">32s32s32s16s16s16sQHH16sQQH")
+_FIELDS: Final = struct.Struct(">32s32s32s16s16s16sQHH16sIQQH")
 _FIXED_END: Final = len(_TAG) + _FIELDS.size
 MAX_HELLO_BYTES: Final = _FIXED_END + MAX_CERTIFICATE_BYTES + SIGNATURE_BYTES
 _NOTHING: Final = bytes(16)
@@ -85,6 +86,7 @@ class Hello:
     version_min: int
     version_max: int
     known_boot: bytes
+    known_generation: int
     next_direct: int
     next_broadcast: int
     credential: bytes
@@ -148,6 +150,7 @@ def parse_hello(data: bytes) -> Hello:
         version_min,
         version_max,
         known_boot,
+        known_generation,
         next_direct,
         next_broadcast,
         length,
@@ -165,6 +168,7 @@ def parse_hello(data: bytes) -> Hello:
         version_min=version_min,
         version_max=version_max,
         known_boot=known_boot,
+        known_generation=known_generation,
         next_direct=next_direct,
         next_broadcast=next_broadcast,
         credential=data[_FIXED_END : _FIXED_END + length],
@@ -185,6 +189,7 @@ def sign_hello(identity: DeviceIdentity, hello: Hello) -> bytes:
             hello.version_min,
             hello.version_max,
             hello.known_boot,
+            hello.known_generation,
             hello.next_direct,
             hello.next_broadcast,
             len(hello.credential),
@@ -305,8 +310,10 @@ class HelloSession:
             )
         if verdict is BootVerdict.JUMP:
             return HelloRefused(reason=HelloRefusal.BOOT_JUMP, detail=f"claims boot {counter}, too far ahead")
-        if hello.known_boot not in (_NOTHING, self._boot) and boot_counter(hello.known_boot) >= boot_counter(
-            self._boot
+        if (
+            hello.known_boot not in (_NOTHING, self._boot)
+            and boot_counter(hello.known_boot) >= boot_counter(self._boot)
+            and hello.known_generation >= self._identity.credential.generation
         ):
             same = boot_counter(hello.known_boot) == boot_counter(self._boot)
             return HelloRefused(
@@ -359,6 +366,7 @@ class HelloSession:
                 version_min=self._versions[0],
                 version_max=self._versions[1],
                 known_boot=known.boot if known is not None else _NOTHING,
+                known_generation=known.generation if known is not None else 0,
                 next_direct=known.highest[DIRECT] + 1 if known is not None else 1,
                 next_broadcast=known.highest[BROADCASTS] + 1 if known is not None else 1,
                 credential=self._identity.credential.der,
