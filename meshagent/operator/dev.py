@@ -8,9 +8,8 @@ Nodes and visitors have state folders that are used again, so that `why` can tel
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from meshagent.identity.files import private_folder
 from meshagent.identity.fleet import FleetAuthority, dev_identity
@@ -22,18 +21,6 @@ from meshagent.operator.render import table
 if TYPE_CHECKING:
     from meshagent.config import Config
     from meshagent.operator.grammar import Screen
-
-DEV_FLAGS: Final[Mapping[str, tuple[str, object]]] = {
-    "preset": ("--dev", "loopback"),
-    "network.port": ("--dev", 0),
-    "network.interfaces": ("--dev", ["lo"]),
-}
-"""Loopback only, any port, quick leases; a flag that is typed beside --dev wins."""
-
-
-def dev_flags(flags: Mapping[str, tuple[str, object]] | None) -> dict[str, tuple[str, object]]:
-    """The configuration that --dev means, under what was typed."""
-    return {**DEV_FLAGS, **(flags or {})}
 
 
 def settle_in(config: Config, name: str, lock: NodeLock) -> Config:

@@ -387,7 +387,7 @@ def _versions(facts: Facts) -> Iterator[Finding]:
 
 def _series(version: str) -> tuple[int, ...]:
     """Major and minor; patches of one series talk alike."""
-    parts = version.removeprefix("meshagent ").split(".")[:2]
+    parts = version.removeprefix("meshagent/").split(".")[:2]
     return tuple(int(part) if part.isascii() and part.isdigit() else 0 for part in parts)
 
 

@@ -48,6 +48,7 @@ METHODS: Final[dict[type[Message], Method]] = {
         ("Submit", pb.SubmitRequest, True),
         ("Complete", pb.CompleteRequest, False),
         ("Facts", pb.FactsRequest, False),
+        ("Spread", pb.SpreadRequest, False),
         ("Shutdown", pb.ShutdownRequest, False),
     )
 }

@@ -63,8 +63,11 @@ _COLOURS: Final[Mapping[str, str]] = {
     "backoff": "warn",
     "in_doubt": "bad",
 }
-_OUTSIDE: Final = frozenset({"act", "t_s", "from", "to", "verified", "told_by", "name", "peer"})
-"""Keys of an act that are placed by themselves and not listed as facts."""
+_OUTSIDE: Final = frozenset(
+    {"act", "t_s", "from", "to", "verified", "told_by", "name"}
+    | {"schema", "at", "event", "task", "kind", "peer", "peer_name", "holder", "holder_name", "epoch", "missed"}
+)
+"""Keys of an act or event that are placed by themselves and not listed as facts."""
 
 
 def word_of(event: str) -> str:
@@ -349,6 +352,34 @@ _TELLERS: Final[Mapping[str, Callable[[Act, Names], str]]] = {
     "backoff": _backoff,
     "checkpoint": _checkpoint,
 }
+
+
+def event_line(document: Mapping[str, Any]) -> str:
+    """One event of `watch` as a line: `+0.006 s  check-7k2f  bid  dog-1  adds 38.2 s to a plan of 10.0 s`."""
+    event = str(document.get("event", "?"))
+    at = f"{float(document.get('t_s', 0.0)):+.3f} s".rjust(11)
+    who = clean(document.get("peer_name") or document.get("holder_name") or str(document.get("peer") or "")[:8])
+    missed = f"   ({document['missed']} events missed)" if document.get("missed") else ""
+    if not document.get("task"):
+        extra = _facts(document)
+        return f"{at}  {clean(event.replace('_', ' '))}  {who}{'  ' + extra if extra else ''}{missed}".rstrip()
+    label = short(clean(document["task"]))
+    if event == "state":
+        return f"{at}  {label}  {_state(document, who)}{missed}"
+    act = {**document, "act": event, "from": document.get("peer"), "name": document.get("peer_name")}
+    text = describe(act, Names({"epochs": [{"acts": [act]}]}))
+    return f"{at}  {label}  {padded(clean(word_of(event)), 10)} {text}{missed}".rstrip()
+
+
+def _state(document: Mapping[str, Any], who: str) -> str:
+    if document.get("progress") is not None:
+        note = f"  {clean(document['note'])}" if document.get("note") else ""
+        return f"{who}  progress {float(document['progress']):.0%}".replace("%", " %") + note
+    parts = [clean(document.get("state", "?")).upper(), who if document.get("holder") else ""]
+    if document.get("result") is not None:
+        parts.append(literal(document["result"]))
+    parts += [clean(document[key]) for key in ("reason", "detail") if document.get(key)]
+    return "  ".join(part for part in parts if part)
 
 
 def _foot(document: Mapping[str, Any], names: Names) -> str:

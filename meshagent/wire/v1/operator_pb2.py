@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n meshagent/wire/v1/operator.proto\x12\x11meshagent.wire.v1\"(\n\x08\x44ocument\x12\x0e\n\x06schema\x18\x01 \x01(\t\x12\x0c\n\x04json\x18\x02 \x01(\x0c\"\x0f\n\rStatusRequest\"\x0e\n\x0cPeersRequest\"\x1b\n\x0cTasksRequest\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\"\x1c\n\x0cWatchRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\",\n\nWhyRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x10\n\x08within_s\x18\x02 \x01(\x01\"-\n\rCancelRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\",\n\x0eResolveRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x08\"\x82\x01\n\rSubmitRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04spec\x18\x02 \x01(\x0c\x12\x10\n\x08\x64\x65livery\x18\x03 \x01(\t\x12\x0b\n\x03key\x18\x04 \x01(\t\x12\x10\n\x08within_s\x18\x05 \x01(\x01\x12\x10\n\x08priority\x18\x06 \x01(\x05\x12\x12\n\ndurability\x18\x07 \x01(\t\"/\n\x0f\x43ompleteRequest\x12\x0c\n\x04what\x18\x01 \x01(\t\x12\x0e\n\x06prefix\x18\x02 \x01(\t\"\x0e\n\x0c\x46\x61\x63tsRequest\"\x1e\n\x0fShutdownRequest\x12\x0b\n\x03now\x18\x01 \x01(\x08\x32\xad\x06\n\x08Operator\x12G\n\x06Status\x12 .meshagent.wire.v1.StatusRequest\x1a\x1b.meshagent.wire.v1.Document\x12\x45\n\x05Peers\x12\x1f.meshagent.wire.v1.PeersRequest\x1a\x1b.meshagent.wire.v1.Document\x12\x45\n\x05Tasks\x12\x1f.meshagent.wire.v1.TasksRequest\x1a\x1b.meshagent.wire.v1.Document\x12G\n\x05Watch\x12\x1f.meshagent.wire.v1.WatchRequest\x1a\x1b.meshagent.wire.v1.Document0\x01\x12\x41\n\x03Why\x12\x1d.meshagent.wire.v1.WhyRequest\x1a\x1b.meshagent.wire.v1.Document\x12G\n\x06\x43\x61ncel\x12 .meshagent.wire.v1.CancelRequest\x1a\x1b.meshagent.wire.v1.Document\x12I\n\x07Resolve\x12!.meshagent.wire.v1.ResolveRequest\x1a\x1b.meshagent.wire.v1.Document\x12I\n\x06Submit\x12 .meshagent.wire.v1.SubmitRequest\x1a\x1b.meshagent.wire.v1.Document0\x01\x12K\n\x08\x43omplete\x12\".meshagent.wire.v1.CompleteRequest\x1a\x1b.meshagent.wire.v1.Document\x12\x45\n\x05\x46\x61\x63ts\x12\x1f.meshagent.wire.v1.FactsRequest\x1a\x1b.meshagent.wire.v1.Document\x12K\n\x08Shutdown\x12\".meshagent.wire.v1.ShutdownRequest\x1a\x1b.meshagent.wire.v1.Documentb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n meshagent/wire/v1/operator.proto\x12\x11meshagent.wire.v1\"(\n\x08\x44ocument\x12\x0e\n\x06schema\x18\x01 \x01(\t\x12\x0c\n\x04json\x18\x02 \x01(\x0c\"\x0f\n\rStatusRequest\"\x0e\n\x0cPeersRequest\"\x1b\n\x0cTasksRequest\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\"\x1c\n\x0cWatchRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\",\n\nWhyRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x10\n\x08within_s\x18\x02 \x01(\x01\";\n\rCancelRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\x0c\n\x04wait\x18\x03 \x01(\x08\",\n\x0eResolveRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x08\"\xa6\x01\n\rSubmitRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04spec\x18\x02 \x01(\x0c\x12\x10\n\x08\x64\x65livery\x18\x03 \x01(\t\x12\x0b\n\x03key\x18\x04 \x01(\t\x12\x10\n\x08within_s\x18\x05 \x01(\x01\x12\x10\n\x08priority\x18\x06 \x01(\x05\x12\x12\n\ndurability\x18\x07 \x01(\t\x12\x10\n\x08in_doubt\x18\x08 \x01(\t\x12\x10\n\x08\x61pproval\x18\t \x01(\x08\"/\n\x0f\x43ompleteRequest\x12\x0c\n\x04what\x18\x01 \x01(\t\x12\x0e\n\x06prefix\x18\x02 \x01(\t\"\x0e\n\x0c\x46\x61\x63tsRequest\"$\n\rSpreadRequest\x12\x13\n\x0brevocations\x18\x01 \x01(\x0c\"\x1e\n\x0fShutdownRequest\x12\x0b\n\x03now\x18\x01 \x01(\x08\x32\xf6\x06\n\x08Operator\x12G\n\x06Status\x12 .meshagent.wire.v1.StatusRequest\x1a\x1b.meshagent.wire.v1.Document\x12\x45\n\x05Peers\x12\x1f.meshagent.wire.v1.PeersRequest\x1a\x1b.meshagent.wire.v1.Document\x12\x45\n\x05Tasks\x12\x1f.meshagent.wire.v1.TasksRequest\x1a\x1b.meshagent.wire.v1.Document\x12G\n\x05Watch\x12\x1f.meshagent.wire.v1.WatchRequest\x1a\x1b.meshagent.wire.v1.Document0\x01\x12\x41\n\x03Why\x12\x1d.meshagent.wire.v1.WhyRequest\x1a\x1b.meshagent.wire.v1.Document\x12G\n\x06\x43\x61ncel\x12 .meshagent.wire.v1.CancelRequest\x1a\x1b.meshagent.wire.v1.Document\x12I\n\x07Resolve\x12!.meshagent.wire.v1.ResolveRequest\x1a\x1b.meshagent.wire.v1.Document\x12I\n\x06Submit\x12 .meshagent.wire.v1.SubmitRequest\x1a\x1b.meshagent.wire.v1.Document0\x01\x12K\n\x08\x43omplete\x12\".meshagent.wire.v1.CompleteRequest\x1a\x1b.meshagent.wire.v1.Document\x12\x45\n\x05\x46\x61\x63ts\x12\x1f.meshagent.wire.v1.FactsRequest\x1a\x1b.meshagent.wire.v1.Document\x12G\n\x06Spread\x12 .meshagent.wire.v1.SpreadRequest\x1a\x1b.meshagent.wire.v1.Document\x12K\n\x08Shutdown\x12\".meshagent.wire.v1.ShutdownRequest\x1a\x1b.meshagent.wire.v1.Documentb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,17 +44,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WHYREQUEST']._serialized_start=189
   _globals['_WHYREQUEST']._serialized_end=233
   _globals['_CANCELREQUEST']._serialized_start=235
-  _globals['_CANCELREQUEST']._serialized_end=280
-  _globals['_RESOLVEREQUEST']._serialized_start=282
-  _globals['_RESOLVEREQUEST']._serialized_end=326
-  _globals['_SUBMITREQUEST']._serialized_start=329
-  _globals['_SUBMITREQUEST']._serialized_end=459
-  _globals['_COMPLETEREQUEST']._serialized_start=461
-  _globals['_COMPLETEREQUEST']._serialized_end=508
-  _globals['_FACTSREQUEST']._serialized_start=510
-  _globals['_FACTSREQUEST']._serialized_end=524
-  _globals['_SHUTDOWNREQUEST']._serialized_start=526
-  _globals['_SHUTDOWNREQUEST']._serialized_end=556
-  _globals['_OPERATOR']._serialized_start=559
-  _globals['_OPERATOR']._serialized_end=1372
+  _globals['_CANCELREQUEST']._serialized_end=294
+  _globals['_RESOLVEREQUEST']._serialized_start=296
+  _globals['_RESOLVEREQUEST']._serialized_end=340
+  _globals['_SUBMITREQUEST']._serialized_start=343
+  _globals['_SUBMITREQUEST']._serialized_end=509
+  _globals['_COMPLETEREQUEST']._serialized_start=511
+  _globals['_COMPLETEREQUEST']._serialized_end=558
+  _globals['_FACTSREQUEST']._serialized_start=560
+  _globals['_FACTSREQUEST']._serialized_end=574
+  _globals['_SPREADREQUEST']._serialized_start=576
+  _globals['_SPREADREQUEST']._serialized_end=612
+  _globals['_SHUTDOWNREQUEST']._serialized_start=614
+  _globals['_SHUTDOWNREQUEST']._serialized_end=644
+  _globals['_OPERATOR']._serialized_start=647
+  _globals['_OPERATOR']._serialized_end=1533
 # @@protoc_insertion_point(module_scope)

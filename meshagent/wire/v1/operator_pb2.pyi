@@ -41,12 +41,14 @@ class WhyRequest(_message.Message):
     def __init__(self, task: _Optional[str] = ..., within_s: _Optional[float] = ...) -> None: ...
 
 class CancelRequest(_message.Message):
-    __slots__ = ("task", "detail")
+    __slots__ = ("task", "detail", "wait")
     TASK_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
+    WAIT_FIELD_NUMBER: _ClassVar[int]
     task: str
     detail: str
-    def __init__(self, task: _Optional[str] = ..., detail: _Optional[str] = ...) -> None: ...
+    wait: bool
+    def __init__(self, task: _Optional[str] = ..., detail: _Optional[str] = ..., wait: _Optional[bool] = ...) -> None: ...
 
 class ResolveRequest(_message.Message):
     __slots__ = ("task", "done")
@@ -57,7 +59,7 @@ class ResolveRequest(_message.Message):
     def __init__(self, task: _Optional[str] = ..., done: _Optional[bool] = ...) -> None: ...
 
 class SubmitRequest(_message.Message):
-    __slots__ = ("kind", "spec", "delivery", "key", "within_s", "priority", "durability")
+    __slots__ = ("kind", "spec", "delivery", "key", "within_s", "priority", "durability", "in_doubt", "approval")
     KIND_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
     DELIVERY_FIELD_NUMBER: _ClassVar[int]
@@ -65,6 +67,8 @@ class SubmitRequest(_message.Message):
     WITHIN_S_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    IN_DOUBT_FIELD_NUMBER: _ClassVar[int]
+    APPROVAL_FIELD_NUMBER: _ClassVar[int]
     kind: str
     spec: bytes
     delivery: str
@@ -72,7 +76,9 @@ class SubmitRequest(_message.Message):
     within_s: float
     priority: int
     durability: str
-    def __init__(self, kind: _Optional[str] = ..., spec: _Optional[bytes] = ..., delivery: _Optional[str] = ..., key: _Optional[str] = ..., within_s: _Optional[float] = ..., priority: _Optional[int] = ..., durability: _Optional[str] = ...) -> None: ...
+    in_doubt: str
+    approval: bool
+    def __init__(self, kind: _Optional[str] = ..., spec: _Optional[bytes] = ..., delivery: _Optional[str] = ..., key: _Optional[str] = ..., within_s: _Optional[float] = ..., priority: _Optional[int] = ..., durability: _Optional[str] = ..., in_doubt: _Optional[str] = ..., approval: _Optional[bool] = ...) -> None: ...
 
 class CompleteRequest(_message.Message):
     __slots__ = ("what", "prefix")
@@ -85,6 +91,12 @@ class CompleteRequest(_message.Message):
 class FactsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class SpreadRequest(_message.Message):
+    __slots__ = ("revocations",)
+    REVOCATIONS_FIELD_NUMBER: _ClassVar[int]
+    revocations: bytes
+    def __init__(self, revocations: _Optional[bytes] = ...) -> None: ...
 
 class ShutdownRequest(_message.Message):
     __slots__ = ("now",)

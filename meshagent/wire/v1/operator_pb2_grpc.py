@@ -84,6 +84,11 @@ class OperatorStub:
                 request_serializer=meshagent_dot_wire_dot_v1_dot_operator__pb2.FactsRequest.SerializeToString,
                 response_deserializer=meshagent_dot_wire_dot_v1_dot_operator__pb2.Document.FromString,
                 _registered_method=True)
+        self.Spread = channel.unary_unary(
+                '/meshagent.wire.v1.Operator/Spread',
+                request_serializer=meshagent_dot_wire_dot_v1_dot_operator__pb2.SpreadRequest.SerializeToString,
+                response_deserializer=meshagent_dot_wire_dot_v1_dot_operator__pb2.Document.FromString,
+                _registered_method=True)
         self.Shutdown = channel.unary_unary(
                 '/meshagent.wire.v1.Operator/Shutdown',
                 request_serializer=meshagent_dot_wire_dot_v1_dot_operator__pb2.ShutdownRequest.SerializeToString,
@@ -152,7 +157,7 @@ class OperatorServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Complete(self, request, context):
-        """meshagent.complete/1: what a prefix could mean.
+        """meshagent.complete/1: what a prefix could mean; for kinds with `descriptions`, text -> names of who says so.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -160,6 +165,13 @@ class OperatorServicer:
 
     def Facts(self, request, context):
         """meshagent.facts/1: what only the running node knows and doctor judges.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Spread(self, request, context):
+        """meshagent.spread/1: merge a revocation list and pass it on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -223,6 +235,11 @@ def add_OperatorServicer_to_server(servicer, server):
             'Facts': grpc.unary_unary_rpc_method_handler(
                     servicer.Facts,
                     request_deserializer=meshagent_dot_wire_dot_v1_dot_operator__pb2.FactsRequest.FromString,
+                    response_serializer=meshagent_dot_wire_dot_v1_dot_operator__pb2.Document.SerializeToString,
+            ),
+            'Spread': grpc.unary_unary_rpc_method_handler(
+                    servicer.Spread,
+                    request_deserializer=meshagent_dot_wire_dot_v1_dot_operator__pb2.SpreadRequest.FromString,
                     response_serializer=meshagent_dot_wire_dot_v1_dot_operator__pb2.Document.SerializeToString,
             ),
             'Shutdown': grpc.unary_unary_rpc_method_handler(
@@ -500,6 +517,33 @@ class Operator:
             target,
             '/meshagent.wire.v1.Operator/Facts',
             meshagent_dot_wire_dot_v1_dot_operator__pb2.FactsRequest.SerializeToString,
+            meshagent_dot_wire_dot_v1_dot_operator__pb2.Document.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Spread(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meshagent.wire.v1.Operator/Spread',
+            meshagent_dot_wire_dot_v1_dot_operator__pb2.SpreadRequest.SerializeToString,
             meshagent_dot_wire_dot_v1_dot_operator__pb2.Document.FromString,
             options,
             channel_credentials,
