@@ -12,6 +12,7 @@ Source: SECURITY-DESIGN 2, 4, 5; DESIGN 4.
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -623,11 +624,16 @@ class Links:
 
 
 def _host_of(address: str) -> str:
-    """The host of `host:port`, `[v6]:port`; empty where it is neither."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit():
+    """The literal address in `host:port`, `[v6]:port`, `v6` or `host`; empty where it is a note for people."""
+    bracketed = address.startswith("[")
+    host = address[1:].partition("]")[0] if bracketed else address
+    if not bracketed and address.count(":") == 1:
+        host = address.partition(":")[0]
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
         return ""
-    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    return host
 
 
 def _read_address(raw: bytes) -> tuple[str, int] | None:

@@ -76,7 +76,8 @@ class Look:
         found = {
             record.task
             for record in self._records()
-            if record.task.startswith(prefix) and (not word or task_label(record.kind, record.task).startswith(word))
+            if (record.task.startswith(prefix) and (not word or task_label(record.kind, record.task).startswith(word)))
+            or task_label(record.kind, record.task).startswith(asked.strip().lower())
         }
         if len(found) == 1:
             return found.pop()
