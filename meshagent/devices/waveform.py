@@ -74,14 +74,14 @@ class Waveform:
         count = len(self.samples)
         if not count:
             return 0.0
-        mean = math.fsum(self.samples) / count
-        return math.sqrt(math.fsum((sample - mean) ** 2 for sample in self.samples) / count)
+        mean = sum(self.samples) / count
+        return math.sqrt(sum((sample - mean) ** 2 for sample in self.samples) / count)
 
     def peak(self) -> float:
         """Largest distance from the mean, in g."""
         if not self.samples:
             return 0.0
-        mean = math.fsum(self.samples) / len(self.samples)
+        mean = sum(self.samples) / len(self.samples)
         return max(max(self.samples) - mean, mean - min(self.samples))
 
     def window(self, start_s: float, duration_s: float) -> Waveform:

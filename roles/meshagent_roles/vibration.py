@@ -89,9 +89,12 @@ def diagnose(
     if waveform.duration_s < MIN_WINDOW_S:
         raise ValueError(f"a window of {waveform.duration_s:.2f} s; at least {MIN_WINDOW_S} s are needed")
     samples = np.frombuffer(waveform.samples, dtype=np.float32).astype(np.float64)
-    samples -= samples.mean()
-    if not np.isfinite(samples).all() or not samples.any():
+    if not np.isfinite(samples).all():
         return None
+    samples -= samples.mean()
+    if not samples.any():
+        return None
+    samples /= np.abs(samples).max()
     limit = math.log(false_alarm / (len(Part) * len(BANDS)))
     best: tuple[float, Fault] | None = None
     spectrum = np.fft.rfft(samples)
