@@ -39,7 +39,7 @@ def use_uvloop() -> Callable[[Any], Any]:
 
 class Service(grpc.GenericRpcHandler):
     def __init__(self, behaviour: Any) -> None:
-        self._handler = grpc.stream_stream_rpc_method_handler(behaviour)
+        self._handler: Any = grpc.stream_stream_rpc_method_handler(behaviour)
 
     def service(self, details: grpc.HandlerCallDetails) -> Any:
         return self._handler if details.method == METHOD else None
@@ -78,7 +78,7 @@ async def initiate(ports: list[int], in_flight: int, total: int, sign: bool) -> 
 
     async def talk(index: int, port: int) -> None:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            stream = channel.stream_stream(METHOD)()
+            stream: Any = channel.stream_stream(METHOD)()
 
             async def write() -> None:
                 while True:

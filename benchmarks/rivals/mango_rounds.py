@@ -57,7 +57,8 @@ async def initiate(peers: list[Any], in_flight: int, total: int) -> dict[str, fl
     async with activate(container):
         agent.rounds.start()
         await agent.finished.wait()
-        return agent.rounds.row()
+        row: dict[str, float | int] = agent.rounds.row()
+        return row
 
 
 def main() -> None:
