@@ -26,6 +26,10 @@ class Press(Task[str], kind="virtual.press.v1", delivery="at_most_once"):
     button: str
     walk_s: float
     site: str = ""
+    reach_s: float = 0.0
+    """Between the point of no return and the effect."""
+    linger_s: float = 0.0
+    """The device is still in use after the effect."""
     give_back: int = 0
     """Attempts that give the task back halfway."""
     raises: bool = False
@@ -37,7 +41,7 @@ class Press(Task[str], kind="virtual.press.v1", delivery="at_most_once"):
         return Site(self.site) if self.site else None
 
     def duration_s(self) -> float:
-        return self.walk_s
+        return self.walk_s + self.reach_s + self.linger_s
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,9 @@ class Presser(Role):
                 raise ValueError(f"button {job.button} is missing")
         async with ctx.use(self.button) as button:
             await ctx.point_of_no_return()
+            await asyncio.sleep(job.reach_s)
             button.press(ctx.task_id)
+            await asyncio.sleep(job.linger_s)
         if job.then:
             ctx.then(Look(job.button, 1, job.walk_s / 4))
         return f"{job.button} pressed by {self.node.name}"

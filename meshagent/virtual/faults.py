@@ -30,6 +30,19 @@ class Kind(StrEnum):
     CUT = "cut"
     LEAVE = "leave"
     """A clean shutdown, and back later."""
+    MUTE = "mute"
+    """What the holder hears of the origin comes late; then nothing of the holder's reaches the origin. Its lease must
+    end by what the origin granted, not by when the grant was heard."""
+
+
+class Aim(StrEnum):
+    """Whom a fault strikes: somebody by name, or by what they do at that moment."""
+
+    NAME = "name"
+    HOLDER = "holder"
+    """Of a running `at_most_once` task that another node asked for."""
+    ORIGIN = "origin"
+    """Of such a task."""
 
 
 WEIGHTS: Final = {
@@ -41,7 +54,16 @@ WEIGHTS: Final = {
     Kind.ONE_WAY: 1,
     Kind.CUT: 1,
     Kind.LEAVE: 1,
+    Kind.MUTE: 2,
 }
+AIMED: Final = 0.5
+"""Share of faults that strike whoever holds or asked for a task: at random most of them would strike nobody at work."""
+LOOK_AGAIN_S: Final = 0.02
+"""An aimed fault waits for somebody to strike, looking this often."""
+AIM_S: Final = 0.8
+"""It strikes within so long after it found somebody."""
+MAX_LAG_S: Final = 1.6
+"""Below the time in which a silent link is closed."""
 DURATIONS_S: Final = (0.05, 0.3, 0.8, 1.6, 2.4, 4.0, 7.0)
 """Shorter than a frame's acknowledgement, about a lease (2 s), and far longer."""
 MOST_BOUNDARIES: Final = 60
@@ -55,7 +77,11 @@ class Fault:
     kind: Kind
     at_s: float
     nodes: tuple[str, ...]
-    """Whom it strikes; the first group of a partition."""
+    """Whom it strikes; the first group of a partition. Aimed faults strike others."""
+    aim: Aim = Aim.NAME
+    wait_s: float = 0.0
+    """How long an aimed fault waits once it sees its victim."""
+    lag_s: float = 0.0
     duration_s: float
     boundary: int = 0
     death: Death = Death.KILLED
@@ -63,7 +89,8 @@ class Fault:
     for_ever: bool = False
 
     def __str__(self) -> str:
-        words = [f"{self.kind.value}({'+'.join(self.nodes)}) at {self.at_s:.3f} s"]
+        whom = "+".join(self.nodes) if self.aim is Aim.NAME else f"a {self.aim.value}"
+        words = [f"{self.kind.value}({whom}) at {self.at_s:.3f} s"]
         if self.kind in (Kind.CRASH, Kind.STALL):
             words.append(f"boundary +{self.boundary}")
         words.append("for ever" if self.for_ever else f"for {self.duration_s:g} s")
@@ -88,11 +115,18 @@ def draw(rng: Random, nodes: Sequence[str], *, keep: Sequence[str], until_s: flo
         death = Death.POWER_CUT if rng.random() < 0.3 else Death.KILLED
         duration_s = rng.choice(DURATIONS_S) * rng.uniform(0.8, 1.2)
         for_ever = kind is Kind.CRASH and struck[0] in mortal and len(dead) + 1 < len(mortal) and rng.random() < 0.15
+        aim = (
+            rng.choice((Aim.HOLDER, Aim.HOLDER, Aim.ORIGIN)) if rng.random() < AIMED or kind is Kind.MUTE else Aim.NAME
+        )
         if for_ever:
+            aim = Aim.NAME
             dead.add(struck[0])
         plan.append(
             Fault(
                 kind=kind,
+                aim=aim,
+                wait_s=rng.uniform(0.0, AIM_S),
+                lag_s=rng.uniform(0.2, MAX_LAG_S),
                 at_s=rng.uniform(0.0, until_s),
                 nodes=tuple(struck),
                 duration_s=duration_s,
@@ -114,8 +148,15 @@ class Stage(Protocol):
     @property
     def network(self) -> Network: ...
 
+    @property
+    def healed(self) -> bool:
+        """True from `heal_all` on: nothing strikes any more."""
+
     def process(self, name: str) -> Process | None:
         """The live process of `name`."""
+
+    def pair(self) -> tuple[str, str] | None:
+        """Holder and origin of an `at_most_once` task that runs now, on two nodes."""
 
     def start(self, name: str) -> None:
         """Start `name` again from its disk; ignored while it lives."""
@@ -124,26 +165,52 @@ class Stage(Protocol):
         """Ask `name` to shut down cleanly."""
 
 
-def arm(stage: Stage, plan: Sequence[Fault]) -> None:
-    """Schedule `plan`."""
+def arm(stage: Stage, plan: Sequence[Fault], until_s: float) -> None:
+    """Schedule `plan`; aimed faults that found nobody by `until_s` are dropped."""
     for fault in plan:
-        stage.world.at(fault.at_s, _strike, stage, fault)
+        stage.world.at(fault.at_s, _strike, stage, fault, until_s)
 
 
-def _strike(stage: Stage, fault: Fault) -> None:
+def _strike(stage: Stage, fault: Fault, until_s: float) -> None:
+    world = stage.world
+    if fault.aim is Aim.NAME:
+        _hit(stage, fault, fault.nodes)
+        return
+    pair = stage.pair()
+    if pair is not None:
+        holder, origin = pair
+        aimed = (holder, origin) if fault.aim is Aim.HOLDER else (origin, holder)
+        world.after(fault.wait_s, _hit, stage, fault, aimed)
+    elif world.now_s < until_s:
+        world.after(LOOK_AGAIN_S, _strike, stage, fault, until_s)
+
+
+def _hit(stage: Stage, fault: Fault, nodes: tuple[str, ...]) -> None:
+    if stage.healed:
+        return
     world, network = stage.world, stage.network
-    world.note("fault", str(fault))
-    first = fault.nodes[0]
+    world.note("fault", f"{fault} hits {'+'.join(nodes)}")
+    first = nodes[0]
+    if fault.kind is Kind.MUTE:
+        stop_lag = network.lag(nodes[1], first, fault.lag_s)
+
+        def mute() -> None:
+            stop_lag()
+            if not stage.healed:
+                world.after(fault.duration_s, network.block([(first, nodes[1])]))
+
+        world.after(fault.lag_s, mute)
+        return
     if fault.kind in (Kind.PARTITION, Kind.ONE_WAY):
         if fault.kind is Kind.PARTITION:
-            others = [name for name in sorted(world.devices) if name not in fault.nodes]
-            heal = network.partition(fault.nodes, others)
+            group = nodes if fault.aim is Aim.NAME else (first,)
+            heal = network.partition(group, [name for name in sorted(world.devices) if name not in group])
         else:
-            heal = network.block([(fault.nodes[0], fault.nodes[1])])
+            heal = network.block([(first, nodes[1])])
         world.after(fault.duration_s, heal)
         return
     if fault.kind is Kind.CUT:
-        network.cut(*fault.nodes)
+        network.cut(first, nodes[1])
         return
     process = stage.process(first)
     if process is None:
@@ -151,22 +218,21 @@ def _strike(stage: Stage, fault: Fault) -> None:
     back: Callable[[], object]
     if fault.kind is Kind.CRASH:
         process.crash_at(process.boundaries + fault.boundary, fault.death)
-        process.when_dead(lambda: _comes_back(stage, fault))
+        process.when_dead(lambda: _comes_back(stage, fault, first))
     elif fault.kind is Kind.STALL:
         process.stall_at(process.boundaries + fault.boundary, fault.duration_s)
     elif fault.kind is Kind.LEAVE:
         stage.leave(first)
-        process.when_dead(lambda: _comes_back(stage, fault))
+        process.when_dead(lambda: _comes_back(stage, fault, first))
     else:
         process.freeze(suspend=fault.kind is Kind.SUSPEND)
         back = process.thaw
         world.after(fault.duration_s, back)
 
 
-def _comes_back(stage: Stage, fault: Fault) -> None:
+def _comes_back(stage: Stage, fault: Fault, name: str) -> None:
     if fault.for_ever:
         return
-    name = fault.nodes[0]
 
     def back() -> None:
         device = stage.world.devices[name]

@@ -200,6 +200,10 @@ class Watcher:
                 if execution.process is process:
                     execution.ended = True
 
+    def stale_reservation(self, process: Process, task: TaskId, how: str) -> None:
+        """A participant reserved at a price that its plan does not bear."""
+        self.broken("stale_bid_wins_nothing", f"{process.name} reserves {task[:8]}: {how}", process.time_s())
+
     def granted(self, process: Process, task: TaskId) -> None:
         """The point of no return is passed."""
         facts = self.tasks.get(task)

@@ -14,7 +14,7 @@ from meshagent.core.acts import Performative
 from meshagent.core.contract_net.initiator import Initiator
 from meshagent.core.contract_net.interface import GrantPointOfNoReturn, Persist, StopWork
 from meshagent.core.contract_net.participant import Participant
-from meshagent.core.contract_net.records import CONTRACTED, INITIATED, Phase, Report, Stage
+from meshagent.core.contract_net.records import CONTRACTED, INITIATED, Phase, Report
 from meshagent.runtime.driver import Driver
 from meshagent.runtime.executor import Executor
 from meshagent.sdk.context import _Hold
@@ -174,18 +174,6 @@ def _loss_shortens_the_wait() -> list[Patch]:
     return [(Initiator, "_holder_lost", lambda self, u, peer: self._lose_holder(u))]
 
 
-def _tombstone_dropped_early() -> list[Patch]:
-    """Rule 7: a cancel leaves a tombstone that absorbs a late award."""
-    close = Participant._close
-
-    def hasty(self: Any, c: Any) -> None:
-        close(self, c)
-        if c.stage is Stage.CLOSED:
-            self._forget(c)
-
-    return [(Participant, "_close", hasty)]
-
-
 def _result_told_once() -> list[Patch]:
     """A result is resent until it is acknowledged."""
 
@@ -215,7 +203,6 @@ MUTATIONS: Final[dict[str, Callable[[], list[Patch]]]] = {
     "forfeit_past_the_point_of_no_return": _forfeit_past_the_point_of_no_return,
     "monotonic_instead_of_boot_time": _monotonic_instead_of_boot_time,
     "loss_shortens_the_wait": _loss_shortens_the_wait,
-    "tombstone_dropped_early": _tombstone_dropped_early,
     "result_told_once": _result_told_once,
 }
 

@@ -130,7 +130,7 @@ class _Wire:
         if not faithful and weather.drop and rng.random() < weather.drop:
             network.frames_lost += 1
             return
-        arrival_s = at_s + network.latency(rng)
+        arrival_s = at_s + network.latency(rng) + network.lag_s(end.transport.host, far.transport.host)
         if weather.loss:
             wait_s = RETRANSMIT_S
             for _ in range(MAX_RETRANSMISSIONS):
@@ -380,6 +380,7 @@ class Network:
     _wire_numbers: int = 0
     _blocked: dict[tuple[str, str], int] = field(default_factory=dict)
     _rng: Random = field(init=False)
+    _lag_s: dict[tuple[str, str], float] = field(default_factory=dict)
     _off: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -423,9 +424,24 @@ class Network:
 
         return heal
 
+    def lag_s(self, sender: str, receiver: str) -> float:
+        """What `lag` adds to the latency now."""
+        return self._lag_s.get((sender, receiver), 0.0) if self._lag_s else 0.0
+
+    def lag(self, sender: str, receiver: str, extra_s: float) -> Callable[[], None]:
+        """Everything from one host to another takes `extra_s` longer; returns how to end it."""
+        self.world.note("network", f"lag {sender}>{receiver} {extra_s:.6f}")
+        self._lag_s[sender, receiver] = extra_s
+
+        def end() -> None:
+            self._lag_s.pop((sender, receiver), None)
+
+        return end
+
     def heal_all(self) -> None:
         """Nothing is blocked any more."""
         self._blocked.clear()
+        self._lag_s.clear()
         self.weather = replace(self.weather, loss=0.0, drop=0.0, duplicate=0.0, reorder=0.0)
         self._watch_all()
 

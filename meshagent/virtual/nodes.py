@@ -12,8 +12,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
-from meshagent.core.acts import AcceptProposal, Adopt, Decline
+from meshagent.core.acts import AcceptProposal, Adopt, Decline, Reserve
+from meshagent.core.contract_net.clearing import within_tolerance
 from meshagent.core.contract_net.interface import (
+    ContractConfig,
     Effect,
     GrantPointOfNoReturn,
     LeaseMoved,
@@ -42,7 +44,7 @@ from meshagent.sdk.kinds import Task, kind_of
 from meshagent.sdk.role import Role, RoleSpec
 from meshagent.sdk.schema import schema_of
 from meshagent.sdk.sensing import Actuator, Sensor
-from meshagent.types import Durability, NodeId, TaskId
+from meshagent.types import Durability, Epoch, NodeId, TaskId
 from meshagent.virtual.cast import Button, Looker, Presser, Rounder
 from meshagent.virtual.clock import Hardware
 from meshagent.virtual.identities import POOL_SIZE, identity
@@ -70,6 +72,7 @@ class WatchedDriver(Driver):
     def __init__(self, **ports: Any) -> None:
         super().__init__(**ports)
         self._follow_ups: list[TaskId] = []
+        self._reserved: set[Epoch] = set()
 
     def _seen_by(self) -> tuple[Process, Watcher] | None:
         process = getattr(self._journal, "owner", None)
@@ -98,12 +101,29 @@ class WatchedDriver(Driver):
                     act = effect.act
                     if isinstance(act, AcceptProposal | Adopt):
                         watcher.awarded(self.me, act.task, act.epoch, effect.to[0])
+                    elif isinstance(act, Reserve):
+                        self._priced_now(process, watcher, act)
                 elif isinstance(effect, Submit):
                     watcher.submitted(effect.record, process.name)
                     self._follow_ups.append(effect.record.task)
                 elif isinstance(effect, Persist) and isinstance(effect.record, ContractRecord):
                     watcher.heard(process, effect.task, effect.record.fence)
         super()._carry_out(effects, turn, now_s)
+
+    def _priced_now(self, process: Process, watcher: Watcher, act: Reserve) -> None:
+        """What was reserved must be what it costs now, whatever was bid; asked of the plan itself."""
+        contract = self.participant.find(act.task)
+        if contract is None or contract.award is None or act.epoch in self._reserved:
+            return
+        self._reserved.add(act.epoch)
+        award = contract.award
+        within_s = None if award.within_ms is None else award.within_ms / 1000
+        answer = self._bidder.bid(award.record, within_s, purpose="call")
+        tolerance = self._config.contract.award_tolerance
+        if isinstance(answer, Decline):
+            watcher.stale_reservation(process, act.task, answer.detail)
+        elif not within_tolerance((award.added_ms, award.load_ms), (answer.added_ms, answer.load_ms), tolerance):
+            watcher.stale_reservation(process, act.task, f"it costs {answer.added_ms} ms, {award.added_ms} were bid")
 
     def _tell(self, turn: Any) -> None:
         seen = self._seen_by()
@@ -452,7 +472,15 @@ async def _telling(waiting: Any, told: Told) -> None:
 class Mesh:
     """Devices on one network in one world."""
 
-    def __init__(self, world: World, network: Network, *, watcher: Watcher | None = None) -> None:
+    def __init__(
+        self,
+        world: World,
+        network: Network,
+        *,
+        watcher: Watcher | None = None,
+        contract: ContractConfig | None = None,
+    ) -> None:
+        self._contract = contract or ContractConfig()
         self.world = world
         self.network = network
         self.watcher = watcher
@@ -481,6 +509,7 @@ class Mesh:
         )
         settings = NodeSettings(
             name=name,
+            contract=self._contract,
             capabilities=needed if capabilities is None else capabilities,
             site_map=SiteMap(sites=dict(self.sites)),
             body=Body(speed_mps=speed_mps),

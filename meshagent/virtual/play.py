@@ -7,6 +7,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from meshagent.core.contract_net.interface import ContractConfig
 from meshagent.sdk.outcome import Cancelled, Done, Failed, NoAward, Outcome
 from meshagent.types import Reason, TaskId, TaskState
 from meshagent.virtual.faults import arm, heal_all
@@ -64,7 +65,15 @@ class Company:
     mesh: Mesh
     outcomes: dict[TaskId, tuple[Process, Any]] = field(default_factory=dict)
     """What submissions told whoever awaited them, in the process that asked."""
-    refused: int = 0
+    healed: bool = False
+
+    def pair(self) -> tuple[str, str] | None:
+        for facts in self.watcher.tasks.values():
+            if facts.once and facts.ended is None:
+                for execution in facts.executions:
+                    if execution.acting(self.world.now_s) and execution.process.name != facts.origin:
+                        return execution.process.name, facts.origin
+        return None
 
     def process(self, name: str) -> Process | None:
         process = self.world.devices[name].process if name in self.world.devices else None
@@ -96,7 +105,8 @@ def stage(seed: int, scenario: Scenario) -> Company:
     world = World(seed)
     network = Network(world, scenario.weather)
     watcher = Watcher(world)
-    mesh = Mesh(world, network, watcher=watcher)
+    contract = ContractConfig(lease_s=scenario.lease_s, renew_s=0.3 * scenario.lease_s)
+    mesh = Mesh(world, network, watcher=watcher, contract=contract)
     mesh.sites.update(scenario.sites)
     company = Company(scenario, world, network, watcher, mesh)
     for player in scenario.players:
@@ -104,7 +114,7 @@ def stage(seed: int, scenario: Scenario) -> Company:
         world.at(player.joins_at_s, member.start)
     for ask in scenario.asks:
         world.at(ask.at_s, _ask, company, ask)
-    arm(company, scenario.plan)
+    arm(company, scenario.plan, scenario.heal_at_s - 1.0)
     world.on_step(watcher.check)
     return company
 
@@ -142,6 +152,7 @@ def _play(seed: int, scenario: Scenario) -> Verdict:
 def _run(company: Company) -> None:
     scenario, world, watcher = company.scenario, company.world, company.watcher
     world.run_until(lambda: False, limit_s=scenario.heal_at_s)
+    company.healed = True
     heal_all(company, scenario.plan)
     immortal = {name for name, member in company.mesh.members.items() if member.ready or company.process(name)}
     limit_s = world.now_s + PATIENCE_S

@@ -85,13 +85,14 @@ class Scenario:
     players: tuple[Player, ...]
     asks: tuple[Ask, ...]
     plan: tuple[Fault, ...]
+    lease_s: float
     weather: Weather
     heal_at_s: float
     sites: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """For people: the whole scenario."""
-        lines = [f"weather {self.weather}"]
+        lines = [f"weather {self.weather}", f"lease {self.lease_s:g} s"]
         for player in self.players:
             can = [
                 word
@@ -177,6 +178,7 @@ def draw_scenario(seed: int, options: Options, *, identities: int) -> Scenario:
         players=tuple(players),
         asks=tuple(sorted(asks, key=lambda ask: ask.at_s)),
         plan=plan,
+        lease_s=stream("lease").choice((2.0, 2.0, 5.0)),
         weather=weather,
         heal_at_s=heal_at_s,
         sites=sites,
@@ -184,7 +186,7 @@ def draw_scenario(seed: int, options: Options, *, identities: int) -> Scenario:
 
 
 def _ask(rng: Random, number: int, origins: list[str]) -> Ask:
-    walk_s = rng.choice((0.05, 0.3, 1.0, 2.5)) * rng.uniform(0.8, 1.2)
+    walk_s = rng.choice((0.05, 0.3, 1.0, 2.5, 4.0)) * rng.uniform(0.8, 1.2)
     draw_kind = rng.random()
     task: Task[Any]
     if draw_kind < 0.5:
@@ -192,6 +194,8 @@ def _ask(rng: Random, number: int, origins: list[str]) -> Ask:
             button=f"b{number}",
             walk_s=walk_s,
             site=rng.choice(("", "s0", "s1")),
+            reach_s=rng.choice((0.0, 0.0, 0.2, 1.0)),
+            linger_s=rng.choice((0.0, 0.0, 0.5, 2.5)),
             give_back=rng.choice((0, 0, 0, 1, 2)),
             raises=rng.random() < 0.08,
             then=rng.random() < 0.15,
