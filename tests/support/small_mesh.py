@@ -20,7 +20,7 @@ from meshagent.runtime.settings import NodeSettings
 from meshagent.runtime.workers import InlineWorkers, Workers
 from meshagent.sdk.compiling import compile_role
 from meshagent.sdk.role import Role
-from meshagent.types import NodeId
+from meshagent.types import NodeId, Reason
 from meshagent.virtual.loop import VirtualLoop
 from tests.support.fleets import NOW_S, admit, authority
 
@@ -160,6 +160,7 @@ class SmallMesh:
         self._seeds = itertools.count(1)
         self.journals: dict[str, DictJournal] = {}
         self.nodes: dict[str, Node] = {}
+        self.killed: list[Node] = []
 
     async def join(
         self,
@@ -204,14 +205,22 @@ class SmallMesh:
                 raise AssertionError(f"not within {within_s} s")
             await asyncio.sleep(0.005)
 
+    def kill(self, node: Node) -> None:
+        """As `kill -9`: nothing of it is heard again, not even its goodbye. Its journal stays."""
+        self.hub.kill(node.id)
+        node.driver._running = False
+        node.executor.fence_all(Reason.CRASHED)
+        self.nodes = {name: one for name, one in self.nodes.items() if one is not node}
+        self.killed.append(node)
+
     async def close(self) -> None:
-        for node in self.nodes.values():
+        for node in [*self.nodes.values(), *self.killed]:
             await node.close(now=True)
 
 
 def run(scenario: Callable[[SmallMesh], Awaitable[None]]) -> None:
     """Play a scenario in virtual time; what nobody caught is an error."""
-    loop = VirtualLoop()
+    loop = VirtualLoop()  # type: ignore[abstract] # what it leaves out is I/O
 
     async def whole() -> None:
         mesh = SmallMesh(loop)

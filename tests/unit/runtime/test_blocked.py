@@ -79,7 +79,7 @@ def test_errors_and_cancellation_pass_through() -> None:
     async def scenario() -> None:
         with pytest.raises(KeyError):
             await watch.coroutine(failing(), "f")
-        task = asyncio.ensure_future(asyncio.create_task(watch.coroutine(sleeping(), "s")))
+        task: asyncio.Task[None] = asyncio.create_task(watch.coroutine(sleeping(), "s"))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
