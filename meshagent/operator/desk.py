@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.message import Message
@@ -14,7 +14,7 @@ from meshagent.operator.exits import CommandError, Exit
 from meshagent.operator.session import Document
 from meshagent.runtime.story import DEFAULT_WAIT_S, opened
 from meshagent.sdk.backend import SubmitRequest
-from meshagent.types import Delivery, Durability, InDoubt, TaskId, task_label
+from meshagent.types import Delivery, Durability, InDoubt, TaskId, short, task_label
 from meshagent.wire.v1 import operator_pb2 as pb
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MAX_CANDIDATES: Final = 200
 """More than a screen of completions helps nobody."""
+MAX_SHOWN: Final = 8
+"""Tasks named in one sentence."""
 MAX_WHY_S: Final = 30.0
 CANCEL_WAIT_S: Final = 30.0
 """A holder that is out of reach hears of its cancellation when its lease ends."""
@@ -86,6 +88,9 @@ class NodeDesk:
         return self.node.look.tasks(everything=request.all)
 
     async def _why(self, request: pb.WhyRequest) -> Document:
+        many = self.node.look.labels(request.task)
+        if len(many) > 1 and request.task not in [label for label, _ in many]:
+            raise _ambiguous(request.task, many)
         wait_s = min(request.within_s, MAX_WHY_S) if request.within_s > 0 else DEFAULT_WAIT_S
         try:
             return await self.node.why(request.task, wait_s=wait_s)
@@ -110,11 +115,11 @@ class NodeDesk:
     def _task(self, asked: str) -> TaskId:
         task = self.node.look.find_task(asked)
         if task is None:
-            many = len(self.node.look.labels(asked))
+            many = self.node.look.labels(asked)
+            if len(many) > 1:
+                raise _ambiguous(asked, many)
             raise CommandError(
-                f"{many} tasks begin with {asked}: type more of it." if many > 1 else f"No task {asked} is known here.",
-                exit_code=Exit.USAGE if many > 1 else Exit.UNREACHED,
-                next_step="meshagent tasks --all",
+                f"No task {asked} is known here.", exit_code=Exit.UNREACHED, next_step="meshagent tasks --all"
             )
         return task
 
@@ -247,6 +252,12 @@ def _wanted(request: pb.SubmitRequest) -> SubmitRequest:
         )
     except ValueError as error:
         raise CommandError(str(error), exit_code=Exit.USAGE) from error
+
+
+def _ambiguous(asked: str, many: Sequence[tuple[str, str]]) -> CommandError:
+    shown = ", ".join(f"{short(label)} {state}" for label, state in many[-MAX_SHOWN:])
+    more = f" and {len(many) - MAX_SHOWN} more" if len(many) > MAX_SHOWN else ""
+    return CommandError(f"{len(many)} tasks begin with {asked}: {shown}{more}. Type more of it.", exit_code=Exit.USAGE)
 
 
 def _not_found(error: LocalProtocolError) -> CommandError:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import sqlite3
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from meshagent.operator.exits import CommandError, Exit
-from meshagent.operator.places import running_nodes
+from meshagent.operator.places import JOURNAL_FILE, DevPlaces, running_in, running_nodes, state_of
 from meshagent.operator.render import clean, duration, table
 from meshagent.operator.session import Document, open_session
 from meshagent.operator.story import event_line, tell
@@ -200,16 +202,31 @@ async def watch_events(screen: Screen, task: str) -> Exit:
 
 
 async def show_why(screen: Screen, task: str) -> None:
-    """`meshagent why`: asks the node named, else each that runs here until one knows the task."""
+    """`meshagent why`: asks the node named, else each that runs here until one knows the task.
+
+    A task that a visitor asked for is told best by that visitor: its journal has every bid. So where a visitor's
+    state folder knows the task, `why` visits with it.
+    """
     within_s = screen.timeout_s or WHY_S
-    request = pb.WhyRequest(task=task, within_s=within_s)
+    config = screen.load_config()
     missed: CommandError | None = None
+    asker = None if screen.node else asker_of(screen, task)
+    if asker is not None:
+        from meshagent.operator.visitor import visiting_desk
+
+        state, known = asker
+        async with visiting_desk(screen, config, state=state) as desk:
+            document = await desk.ask(pb.WhyRequest(task=known, within_s=within_s))
+        screen.answer(document, tell(document, screen.paint))
+        return
     for one in _each(screen):
         async with open_session(one) as desk:
             if desk.visiting:
                 await asyncio.sleep(min(SETTLE_S, within_s))
             try:
-                document = await desk.ask(request, timeout_s=within_s + ANSWER_SLACK_S)
+                document = await desk.ask(
+                    pb.WhyRequest(task=task, within_s=within_s), timeout_s=within_s + ANSWER_SLACK_S
+                )
             except CommandError as error:
                 missed = error
                 continue
@@ -217,3 +234,25 @@ async def show_why(screen: Screen, task: str) -> None:
         return
     assert missed is not None
     raise missed
+
+
+def asker_of(screen: Screen, task: str) -> tuple[Path, str] | None:
+    """The state folder of the visitor that asked for the one task meant, and the task's whole id."""
+    config = screen.load_config()
+    states = DevPlaces.of(config).visitor_states() if screen.dev else [state_of(config)]
+    found = [(state, known) for state in states if running_in(state) is None for known in journaled(state, task)]
+    return found[0] if len(found) == 1 else None
+
+
+def journaled(state: Path, task: str) -> list[str]:
+    """Whole ids of tasks that the journal in `state`, which no node has open, tells about."""
+    prefix = task.strip().lower().rpartition("-")[2]
+    path = state / JOURNAL_FILE
+    if len(prefix) < 2 or not prefix.isalnum() or not path.exists():
+        return []
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)) as journal:
+        try:
+            rows = journal.execute("SELECT DISTINCT task FROM log WHERE task GLOB ?", (f"{prefix}*",))
+            return [str(row[0]) for row in rows.fetchmany(8)]
+        except sqlite3.Error:
+            return []  # damaged, or of another version: the node that opens it says so

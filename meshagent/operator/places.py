@@ -23,6 +23,8 @@ from meshagent.identity.files import PRIVATE_FILE, private_folder
 from meshagent.operator.exits import CommandError, Exit
 
 SOCKET_NAME: Final = "api.sock"
+JOURNAL_FILE: Final = "journal.db"
+"""As runtime/compose.py calls it, which is too heavy to import for a look."""
 LOCK_NAME: Final = "node.lock"
 MAX_SOCKET_CHARS: Final = 100
 """The kernel takes 107 bytes (unix(7)); gRPC writes a prefix into its own buffers, so some are left free."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from meshagent.operator.render import Paint, clean, literal, named, padded
+from meshagent.operator.render import Paint, clean, duration, literal, named, padded
 from meshagent.types import short
 
 Act = Mapping[str, Any]
@@ -35,6 +35,8 @@ _WORDS: Final[Mapping[str, str]] = {
     "cancel": "cancel",
     "cancelled": "cancelled",
     "lost": "lost",
+    "started": "started",
+    "ended": "ended",
     "lease_ended": "lease",
     "fenced": "fenced",
     "adopted": "adopted",
@@ -68,6 +70,11 @@ _OUTSIDE: Final = frozenset(
     | {"schema", "at", "event", "task", "kind", "peer", "peer_name", "holder", "holder_name", "epoch", "missed"}
 )
 """Keys of an act or event that are placed by themselves and not listed as facts."""
+
+
+SAME_S: Final = 0.1
+"""Two notes of one device about one act are this close; two renewals or two awards of one epoch are not."""
+_BOTH_NOTE: Final = frozenset({"reserve", "commit", "inform", "failure", "forfeit", "cancelled", "refuse", "adopted"})
 
 
 def word_of(event: str) -> str:
@@ -126,14 +133,26 @@ def tell(document: Mapping[str, Any], paint: Paint) -> str:
     """The whole story."""
     names = Names(document)
     lines = [*_head(document, names, paint), ""]
-    begun = None
     for epoch in document.get("epochs", ()):
         lines.append(_epoch_line(epoch, names, paint))
-        for act in epoch.get("acts", ()):
-            begun = act.get("t_s", 0.0) if begun is None else begun
-            lines.append(_act_line(act, names, paint))
+        lines += [_act_line(act, names, paint) for act in told_once(epoch.get("acts", ()))]
     lines.append(_foot(document, names))
     return "\n".join(lines)
+
+
+def told_once(acts: Sequence[Act]) -> list[Act]:
+    """Where asker and holder are one device, it notes a fact twice: as the one and as the other. Told once."""
+    once: list[Act] = []
+    for act in acts:
+        for number, earlier in enumerate(once):
+            same = all(act.get(key) == earlier.get(key) for key in ("act", "from", "peer", "told_by"))
+            near = abs(float(act.get("t_s", 0.0)) - float(earlier.get("t_s", 0.0))) <= SAME_S
+            if same and near and act.get("act") in _BOTH_NOTE:
+                once[number] = {**act, **earlier}
+                break
+        else:
+            once.append(act)
+    return once
 
 
 def _head(document: Mapping[str, Any], names: Names, paint: Paint) -> list[str]:
@@ -141,13 +160,17 @@ def _head(document: Mapping[str, Any], names: Names, paint: Paint) -> list[str]:
     kind = document.get("kind") or "?"
     spec = document.get("spec")
     lines = [f"{paint(label, 'bold')}  {named(str(kind), spec) if spec is not None else clean(kind)}"]
-    outcome = str(document.get("outcome") or "open")
+    outcome = str(document.get("outcome") or "")
     good = outcome == "done"
-    sentence = paint(outcome.upper().replace("_", " "), "good" if good else "bad" if outcome != "open" else "warn")
+    if outcome:
+        colour = "good" if good else "bad" if document.get("ended") else "warn"
+        sentence = paint(clean(outcome).upper().replace("_", " "), colour)
+    else:
+        sentence = paint("OUTCOME UNKNOWN", "warn") + ": whoever asked for it could not be asked"
     if document.get("holder") and good:
         sentence += f" by {names(document['holder'])}"
     if document.get("after_s") is not None and document.get("ended"):
-        sentence += f" after {float(document['after_s']):.1f} s"
+        sentence += f" after {duration(float(document['after_s']))}"
     reason = document.get("reason")
     if reason and not good:
         sentence += f": {clean(reason)}"
@@ -287,7 +310,8 @@ def _award(act: Act, names: Names) -> str:
 
 def _reserved(act: Act, names: Names) -> str:
     plan = f" (plan v{clean(act['plan_version'])})" if act.get("plan_version") is not None else ""
-    return f"{_who(act, names)}   priced again, within tolerance{plan}"
+    price = f"adds {seconds(act.get('added_ms'))} now" if act.get("changed") else "unchanged"
+    return f"{_who(act, names)}   priced again: {price}{plan}"
 
 
 def _committed(act: Act, names: Names) -> str:
@@ -298,14 +322,14 @@ def _committed(act: Act, names: Names) -> str:
 def _renewals(act: Act) -> str:
     count = act.get("renewals")
     gap = act.get("longest_gap_s")
-    if not isinstance(count, int):
+    if not isinstance(count, int) or not count:
         return ""
-    longest = f", the longest gap {float(gap):.2f} s" if isinstance(gap, (int, float)) and count else ""
+    longest = f", the longest gap {float(gap):.2f} s" if isinstance(gap, (int, float)) else ""
     return f"after {count} renewal{'' if count == 1 else 's'}{longest}"
 
 
 def _ended(act: Act, names: Names) -> str:
-    extra = _facts(act, ("renewals", "longest_gap_s", "recalled", "why", "detail", "reason"))
+    extra = _facts(act, ("renewals", "longest_gap_s", "recalled", "why", "detail", "reason", "bytes"))
     parts = [_who(act, names)]
     if act.get("act") == "lease_ended":
         parts.append("ended")
@@ -321,6 +345,12 @@ def _ended(act: Act, names: Names) -> str:
     if extra:
         parts.append(extra)
     return "   ".join(parts)
+
+
+def _work_ended(act: Act, names: Names) -> str:
+    if act.get("ok"):
+        return "the handler returned"
+    return "   ".join(clean(act[key]) for key in ("reason", "detail") if act.get(key))
 
 
 def _backoff(act: Act, names: Names) -> str:
@@ -349,6 +379,7 @@ _TELLERS: Final[Mapping[str, Callable[[Act, Names], str]]] = {
     "forfeit": _ended,
     "cancelled": _ended,
     "cancel": _ended,
+    "ended": _work_ended,
     "backoff": _backoff,
     "checkpoint": _checkpoint,
 }

@@ -76,7 +76,7 @@ async def submit_task(screen: Screen, wish: Wish, flags: Mapping[str, tuple[str,
                 next_step="leave --no-wait out, or run a node first: meshagent run ROLE",
             )
         offer = await _find(screen, desk, wish)
-        request = _request(wish, offer.outline)
+        request = _request(screen, wish, offer.outline)
         if wish.check:
             text = f"ok: {offer.outline.signature()}, performed by {', '.join(offer.by)}; nothing was sent"
             screen.answer({"schema": "meshagent.checked/1", "kind": offer.outline.kind, "by": list(offer.by)}, text)
@@ -215,12 +215,16 @@ async def _nobody(screen: Screen, desk: Desk, wish: Wish, offers: list[Offer]) -
         exit_code=Exit.UNREACHED,
         next_step=f"meshagent submit {clean(meant)}"
         if meant
-        else f"meshagent run a role that performs it{dev}, or --queue to wait for one",
+        else f"run a role that performs it: meshagent run ROLE{dev}   or add --queue to wait for one",
     )
 
 
-def _request(wish: Wish, outline: Outline) -> pb.SubmitRequest:
-    plain = outline.plain(wish.fields) if wish.spec is None else outline.check(wish.spec)
+def _request(screen: Screen, wish: Wish, outline: Outline) -> pb.SubmitRequest:
+    try:
+        plain = outline.plain(wish.fields) if wish.spec is None else outline.check(wish.spec)
+    except OutlineError as error:
+        dev = " --dev" if screen.dev and (error.next_step or "").startswith("meshagent submit") else ""
+        raise CommandError(str(error), exit_code=Exit.USAGE, next_step=f"{error.next_step}{dev}") from error
     return pb.SubmitRequest(
         kind=outline.kind,
         spec=outline.encode(plain),

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from meshagent.config import LogSection
@@ -38,13 +39,16 @@ log = logging.getLogger(__name__)
 
 
 @contextlib.asynccontextmanager
-async def visiting_desk(screen: Screen, config: Config, *, settle: bool = True) -> AsyncIterator[NodeDesk]:
+async def visiting_desk(
+    screen: Screen, config: Config, *, settle: bool = True, state: Path | None = None
+) -> AsyncIterator[NodeDesk]:
     """A desk of a visitor that has looked around.
 
     Args:
         screen: `--dev` visits the throw-away fleet.
         config: of this device.
         settle: wait until nobody new turns up; False: go on at once.
+        state: visit with the identity in this folder; None: this device's, or on the throw-away fleet a free one.
 
     Raises:
         CommandError: another command visits with this device's identity.
@@ -52,11 +56,11 @@ async def visiting_desk(screen: Screen, config: Config, *, settle: bool = True) 
     """
     expected = 0
     if screen.dev:
-        name, lock = take_visitor(config)
+        name, lock = take_visitor(config) if state is None else _take_again(state)
         expected = sum(1 for _ in running_nodes(config, dev=True))
         config = settle_in(config, name, lock)
     else:
-        lock = NodeLock(state_of(config))
+        lock = NodeLock(state or state_of(config))
         if not lock.take():
             raise CommandError(
                 "Another command visits with this device's identity right now.",
@@ -76,6 +80,13 @@ async def visiting_desk(screen: Screen, config: Config, *, settle: bool = True) 
             yield desk
     finally:
         lock.release()
+
+
+def _take_again(state: Path) -> tuple[str, NodeLock]:
+    lock = NodeLock(state)
+    if not lock.take():
+        raise CommandError("That visitor is on its way right now.", exit_code=Exit.FAILED, next_step="ask again")
+    return f"visitor-{state.name.removeprefix('v')}", lock
 
 
 async def _look_around(screen: Screen, node: Node, expected: int, began_s: float) -> None:
