@@ -7,11 +7,14 @@ import itertools
 import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from meshagent.devices.drivers import ActuatorDriver, DeviceStoppedError, DriverSetup, Point
 from meshagent.errors import MeshAgentError
 from meshagent.sdk.place import Place
+
+ARRIVED_M: Final = 0.001
+"""A millimetre is nothing to legs; without it rounding can leave a rest so short that no clock sees it pass."""
 
 
 class UnreachableError(MeshAgentError):
@@ -82,7 +85,7 @@ class SimulatedLegs(Legs):
         whole_m = sum(math.dist(one, two) for one, two in itertools.pairwise(corners))
         speed_mps, step_s = float(self.options.speed_mps), float(self.options.step_s)
         done_m, at_s = 0.0, around.now_s()
-        while done_m < whole_m:
+        while whole_m - done_m > ARRIVED_M:
             await asyncio.sleep(min(step_s, (whole_m - done_m) / speed_mps))
             if self._walk != mine:
                 raise DeviceStoppedError(f"stopped {whole_m - done_m:.1f} m before {place}")
@@ -92,7 +95,7 @@ class SimulatedLegs(Legs):
             at_s = now_s
             spot = _along(corners, done_m)
             around.moved_to(spot)
-            if done_m < whole_m:
+            if whole_m - done_m > ARRIVED_M:
                 yield Stretch(done_m / whole_m, whole_m - done_m, spot)
         around.moved_to(goal)
         yield Stretch(1.0, 0.0, goal)

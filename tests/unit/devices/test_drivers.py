@@ -195,6 +195,17 @@ def test_legs_take_as_long_as_walking_would_and_go_by_the_map(world: FlatWorld) 
     run(main())
 
 
+def test_a_walk_ends_though_rounding_leaves_a_rest_that_takes_no_time(world: FlatWorld) -> None:
+    async def main() -> None:
+        world.clock_s = 1e9  # so late that 1e-8 s more is the same float
+        world.sites["pump-7"] = (0.0, 1.0 + 1e-9)
+        legs = SimulatedLegs(setup(world, speed_mps=1.0, step_s=0.125))
+        stretches = [stretch async for stretch in legs.walk_to(Site("pump-7"))]
+        assert len(stretches) < 30
+
+    run(main())
+
+
 def test_a_stopped_walk_ends_with_an_error_and_not_as_if_it_had_arrived(world: FlatWorld) -> None:
     async def main() -> None:
         legs, seen = SimulatedLegs(setup(world)), []
