@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from meshagent.core.acts import AcceptProposal, Cancel, Cfp, Commit, NotUnderstood, Propose, Refuse, RejectProposal, Reserve
+from meshagent.core.acts import (
+    AcceptProposal,
+    Cancel,
+    Cfp,
+    Commit,
+    NotUnderstood,
+    Propose,
+    Refuse,
+    RejectProposal,
+    Reserve,
+)
 from meshagent.core.contract_net.interface import PeerFound, PeerLost, Persist, Send, TaskSubmitted
 from meshagent.types import Epoch, NodeId, Reason, TaskState, task_id_of
 from tests.support.contract_desk import BOOT, InitiatorDesk
