@@ -36,6 +36,8 @@ from meshagent.types import BOOT_BYTES, NodeId, public_key_of
 HEADER_BYTES: Final = 36
 """Transmitted part of the 68 bytes: all but `to`."""
 PROOF_BYTES: Final = 130
+STATEMENT_BYTES: Final = 149
+"""What the one signature covers."""
 SALT_BYTES: Final = 16
 HASH_BYTES: Final = 32
 MAX_LEAVES: Final = 1024

@@ -35,6 +35,7 @@ from meshagent.identity.envelope import (
     MAX_TTL_MS,
     MIN_READER,
     PROOF_BYTES,
+    STATEMENT_BYTES,
     SealedBatch,
     SealedMessage,
     leaf_prefix,
@@ -46,8 +47,9 @@ from meshagent.identity.envelope import (
     statement,
     statement_prefix,
 )
+from meshagent.identity.keys import SIGNATURE_BYTES, Tag
 from meshagent.identity.replay import BROADCASTS, DIRECT, BootVerdict, ReplayTable, SenderState
-from meshagent.types import NodeId, public_key_of
+from meshagent.types import BOOT_BYTES, NodeId, public_key_of
 
 MAX_FRAME_MESSAGES: Final = 256
 MAX_FRAME_BYTES: Final = 256 * 1024
@@ -145,8 +147,28 @@ class Equivocation:
 
     sender: NodeId
     first: bytes
-    """149 signed bytes and 64 of signature."""
+    """`STATEMENT_BYTES` signed, `SIGNATURE_BYTES` of signature."""
     second: bytes
+
+    def holds(self, fleet: bytes) -> bool:
+        """Does this prove what it says, to somebody who trusts nobody? Pure."""
+        try:
+            prefix = Tag.BATCH.value + fleet + public_key_of(self.sender)
+        except ValueError:
+            return False
+        if len(self.first) != STATEMENT_BYTES + SIGNATURE_BYTES or len(self.second) != len(self.first):
+            return False
+        one, two = self.first[:STATEMENT_BYTES], self.second[:STATEMENT_BYTES]
+        place = len(prefix) + BOOT_BYTES + 8
+        return (
+            one != two
+            and one[:place] == two[:place]
+            and one.startswith(prefix)
+            and all(
+                signature_holds(public_key_of(self.sender), both[:STATEMENT_BYTES], both[STATEMENT_BYTES:])
+                for both in (self.first, self.second)
+            )
+        )
 
 
 @final

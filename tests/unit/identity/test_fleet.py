@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import threading
@@ -202,8 +203,6 @@ def test_a_request_proves_possession_and_reads_back() -> None:
             JoinRequest.from_bytes(json.dumps(fields | change).encode())
         assert caught.value.fault is CertificateFault.UNSAFE_KEY
     replayed = key_of("dog").sign(Tag.HELLO, asked.public_key + asked.nonce + b"dog")
-    import base64
-
     with pytest.raises(CertificateError):
         JoinRequest.from_bytes(json.dumps(fields | {"proof": base64.b64encode(replayed).decode()}).encode())
 
