@@ -133,7 +133,7 @@ async def link_server(pipe: Connection, device: Device) -> None:
     await transport.close()
 
 
-async def link_client(device: Device, port: int, rounds: int, _peer: Device) -> list[float]:
+async def link_client(device: Device, port: int, rounds: int) -> list[float]:
     """Dial and measure our link."""
     transport = new_transport(device)
     asker = Asker()
@@ -214,13 +214,16 @@ def serve(kind: str, loop: str, pipe: Connection, device: Device | None) -> None
 def row(system: str, kind: str, loop: str, tls: bool, rounds: int) -> Row:
     """Measure one combination in two fresh processes' worth of sockets."""
     one, two = make_fleet(("one", "two"))
+    shown = two if tls else None
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
-    other = multiprocessing.get_context("spawn").Process(target=serve, args=(kind, loop, theirs, two if tls else None))
+    other = multiprocessing.get_context("spawn").Process(target=serve, args=(kind, loop, theirs, shown))
     other.start()
     try:
         port = ours.recv()
-        client = link_client if kind == "link" else floor_client
-        taken = run(client(one if tls else None, port, rounds, two if tls else None), loop)  # type: ignore[operator]
+        if kind == "link":
+            taken = run(link_client(one, port, rounds), loop)
+        else:
+            taken = run(floor_client(one if tls else None, port, rounds, shown), loop)
         ours.send("stop")
     finally:
         other.join(10)

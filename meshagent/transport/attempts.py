@@ -62,7 +62,7 @@ class DialAttempt:
     source: HintSource
     outcome: DialOutcome
     sentence: str
-    """What happened and the likely cause, for people. Text from the network is not in it unescaped."""
+    """What happened and the likely cause, for people; printable."""
     next_step: str | None = None
     peer: NodeId | None = None
     fleet: str | None = None
@@ -72,6 +72,11 @@ class DialAttempt:
     """How often in a row it ended like this."""
     detail: str = ""
     """Words of gRPC or OpenSSL, for logs."""
+
+
+def plain(text: str, limit: int = 300) -> str:
+    """`text` without anything that a terminal would obey; peers choose some of it."""
+    return "".join(c if c.isprintable() else "?" for c in text[:limit])
 
 
 class Attempts:

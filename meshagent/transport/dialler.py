@@ -9,13 +9,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 import grpc
 import grpc.aio
 
-from meshagent.core.ports import LinkClosed
+from meshagent.core.ports import HintSource, LinkClosed
 from meshagent.errors import IdentityError
 from meshagent.transport.attempts import DialAttempt, DialOutcome
 from meshagent.transport.config import PARALLEL_DIALS, TransportConfig
@@ -94,7 +95,9 @@ class Dialler:
         self._nursery = nursery
         self._metadata = metadata
         self.slots = asyncio.Semaphore(PARALLEL_DIALS)
-        """Shared with the seeds: spoofed hints must not make a fleet knock everywhere at once."""
+        """For addresses that people typed, that were links before, or that the journal remembers; seeds share it."""
+        self._hearsay = asyncio.Semaphore(PARALLEL_DIALS)
+        """For all others: a flood of forged mDNS records queues here and delays nobody who is known."""
 
     def pursue(self, state: PeerState) -> None:
         """See to it that a pursuit of this peer runs."""
@@ -129,15 +132,19 @@ class Dialler:
 
     async def _dial(self, state: PeerState) -> bool:
         """Knock at all addresses at once and dial those that answer until one is a link; True where one exists."""
-        examined = state.loss is not None
-        # an examination must not queue behind seven dead addresses
-        async with contextlib.nullcontext() if examined else self.slots:
+        async with self._slot(state):
             state.dialling = True
             try:
                 return await self._race(state)
             finally:
                 state.dialling = False
                 state.touch()
+
+    def _slot(self, state: PeerState) -> AbstractAsyncContextManager[None]:
+        if state.loss is not None:
+            return contextlib.nullcontext()  # an examination must not queue behind dead addresses
+        known = any(a.proven or a.source in (HintSource.STATIC, HintSource.REMEMBERED) for a in state.addresses)
+        return self.slots if known else self._hearsay
 
     async def _race(self, state: PeerState) -> bool:
         loop = asyncio.get_running_loop()

@@ -67,7 +67,7 @@ async def resolve(host: str, *, timeout_s: float) -> list[str]:
     try:
         async with asyncio.timeout(timeout_s):
             found = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except (OSError, TimeoutError, UnicodeError):
+    except (OSError, TimeoutError, ValueError):  # ValueError: a label too long, a null character
         return []
     return list(dict.fromkeys(_spelled(entry[4]) for entry in found))[:MAX_RESOLVED]
 

@@ -40,6 +40,7 @@ from zeroconf import (  # type: ignore[attr-defined]  # exported for years, only
 )
 from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 
+from meshagent.errors import TransportError
 from meshagent.transport.interfaces import Interface, chosen_interfaces, on_same_network
 from meshagent.types import NodeId, public_key_of
 
@@ -73,7 +74,8 @@ class MdnsStatus:
     interfaces: tuple[str, ...]
     queries_sent: int
     heard_own_echo: bool
-    """Our own announcement came back through the network stack. If not, something here filters multicast."""
+    """Our own announcement came back through this device's network stack. If not, the device itself filters multicast;
+    an access point that does so still lets the echo through, and then nobody else is heard."""
     peers_heard: dict[str, int]
     """Interface name -> members of our fleet announced there."""
     other_fleets: dict[str, int]
@@ -221,12 +223,19 @@ class Mdns:
 
     async def _rescan(self) -> None:
         """Follow the device into another network."""
-        present = chosen_interfaces(self._names)
+        try:
+            present = chosen_interfaces(self._names)
+        except TransportError:
+            return  # the cable is out or the radio is off; it is looked at again
         if present == self._interfaces or self._zeroconf is None:
             return
         log.info("network interfaces changed: %s", ", ".join(interface.name for interface in present))
         self._interfaces = present
-        await self._zeroconf.async_update_interfaces(_zeroconf_interfaces(present), IPVersion.All)
+        try:
+            await self._zeroconf.async_update_interfaces(_zeroconf_interfaces(present), IPVersion.All)
+        except (OSError, RuntimeError) as error:
+            log.warning("mDNS could not follow: %s", error)
+            return
         self._info = self._describe()
         await self._zeroconf.async_update_service(self._info)
         self._ask()

@@ -22,9 +22,9 @@ import grpc
 import grpc.aio
 
 from meshagent.core.ports import HintSource, LinkClosed, LinkEvents, PeerHint
-from meshagent.errors import IdentityError
+from meshagent.errors import IdentityError, TransportError
 from meshagent.identity.credential import CertificateError
-from meshagent.transport.attempts import Attempts, DialAttempt, DialOutcome
+from meshagent.transport.attempts import Attempts, DialAttempt, DialOutcome, plain
 from meshagent.transport.causes import Cause, cause_of_failure, cause_of_probe
 from meshagent.transport.config import MAX_LINKS, MAX_PEERS, TransportConfig
 from meshagent.transport.dialler import (
@@ -65,6 +65,8 @@ RENEW_SHARE: Final = (0.80, 0.95)
 """Where in the life of a link its dialler replaces it; spread, so that a fleet does not do so in step."""
 FORCED_AGE: Final = 1.1
 """The server ends a link at this multiple of the age, for diallers that do not renew."""
+FREE_PORT_TRIES: Final = 5
+_PORT: Final = re.compile(r"[1-9][0-9]{0,4}")
 _PEER_URI: Final = re.compile(r"(?:ipv4:([0-9.]{7,15})|ipv6:\[([0-9a-fA-F:.]+(?:%\w{1,16})?)\]):[0-9]{1,5}")
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -108,6 +110,7 @@ class GrpcTransport:
         self._peers: dict[NodeId, PeerState] = {}
         self._forgotten: dict[NodeId, int] = {}
         self._links: set[StreamLink] = set()
+        self._early_hints: list[PeerHint] = []
         self._server: grpc.aio.Server | None = None
         self._events: LinkEvents | None = None
         self._pending: deque[Callable[[], None]] = deque()
@@ -137,11 +140,12 @@ class GrpcTransport:
         """
         self._events = events
         self._interfaces = chosen_interfaces(self._config.interfaces)
-        server = grpc.aio.server(options=server_options(self._config), maximum_concurrent_rpcs=MAX_LINKS)
-        server.add_generic_rpc_handlers((_LinkHandler(self._exchange), self._health))
-        self.listen_port = self._bind(server)
-        self._server = server
+        server = self._bound_server()
         await server.start()
+        self._server = server
+        early, self._early_hints = self._early_hints, []
+        for hint in early:
+            self.add_hint(hint)
         if self._config.mdns:
             await self._start_mdns()
 
@@ -181,6 +185,20 @@ class GrpcTransport:
             state.drop_hints(HintSource.MDNS)
             state.adjust_backoff(self._config)
 
+    def _bound_server(self) -> grpc.aio.Server:
+        for tries_left in reversed(range(FREE_PORT_TRIES)):
+            server = grpc.aio.server(options=server_options(self._config), maximum_concurrent_rpcs=MAX_LINKS)
+            server.add_generic_rpc_handlers((_LinkHandler(self._exchange), self._health))
+            try:
+                self.listen_port = self._bind(server)
+            except TransportError:
+                # the free port that the kernel chose for one address may be taken on the next
+                if self._config.port or not tries_left:
+                    raise
+                continue
+            return server
+        raise AssertionError("the last try returns or raises")
+
     def _bind(self, server: grpc.aio.Server) -> int:
         port, credentials = self._config.port, self._leaves.server_credentials
         try:
@@ -194,10 +212,16 @@ class GrpcTransport:
         return port
 
     def add_hint(self, hint: PeerHint) -> None:
-        """Dial there, and again with jittered backoff while no link exists."""
+        """Dial there, and again with jittered backoff while no link exists; hints before `start` wait for it."""
         if self._closing:
             return
-        if hint.peer is None:
+        if not 0 < hint.port < 65536 or not hint.host:
+            log.warning("ignored the address %s: no port between 1 and 65535", plain(host_port(hint.host, hint.port)))
+            return
+        if self._server is None:
+            if len(self._early_hints) < MAX_PEERS:
+                self._early_hints.append(hint)
+        elif hint.peer is None:
             self._seeds.add(hint)
         else:
             self.found(hint.peer, hint.host, hint.port, hint.source)
@@ -364,12 +388,12 @@ class GrpcTransport:
                 address=address,
                 source=source,
                 outcome=cause.outcome,
-                sentence=cause.sentence,
+                sentence=plain(cause.sentence, 600),
                 next_step=cause.next_step,
                 peer=peer,
                 fleet=fleet,
                 at_wall_s=self._wall_s(),
-                detail=detail[:300],
+                detail=plain(detail),
             )
         )
         if attempt.tries == 1:
@@ -472,7 +496,7 @@ class GrpcTransport:
             return _Refusal("refused before", grpc.StatusCode.PERMISSION_DENIED, "refused a moment ago")
         ip, address = _ip_of(context.peer())
         port = said.get(META_PORT, "")
-        listens_at = (ip, int(port)) if ip and port.isdecimal() and 0 < int(port) < 65536 else None
+        listens_at = (ip, int(port)) if ip and _PORT.fullmatch(port) and int(port) < 65536 else None
         return state, instance, listens_at, address
 
     def _duplicate_seen(self, peer_uri: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import replace
+from enum import Enum
 from typing import Protocol
 
 from meshagent.core.ports import HintSource, PeerHint
@@ -22,6 +23,14 @@ from meshagent.transport.probe import PeerProbe
 from meshagent.types import NodeId
 
 log = logging.getLogger(__name__)
+
+
+class Unfound(Enum):
+    """A question to a seed that leads to no peer."""
+
+    YET = "yet"
+    EVER = "ever"
+    """It is this node."""
 
 
 class SeedOwner(Protocol):
@@ -68,7 +77,9 @@ class Seeds:
         while True:
             async with self._dialler.slots:
                 state = await self._ask(hint)
-            if state is None:
+            if state is Unfound.EVER:
+                return
+            if not isinstance(state, PeerState):
                 await asyncio.sleep(backoff.next_s())
                 continue
             # give the pursuit its chance, then watch the link
@@ -81,14 +92,14 @@ class Seeds:
                 await state.change(None)
             await asyncio.sleep(backoff.next_s())
 
-    async def _ask(self, hint: PeerHint) -> PeerState | None:
+    async def _ask(self, hint: PeerHint) -> PeerState | Unfound:
         """One question to each address of the seed; the state of the first peer that answers."""
         owner, typed = self._owner, host_port(hint.host, hint.port)
         ips = await resolve(hint.host, timeout_s=self._config.knock_timeout_s)
         if not ips:
             failed = PeerProbe(host=hint.host, port=hint.port, outcome=DialOutcome.UNRESOLVED)
             owner.remember(typed, hint.source, failed)
-            return None
+            return Unfound.YET
         probes = await asyncio.gather(*(owner.probe(ip, hint.port) for ip in ips))
         best: PeerState | None = None
         for ip, probe in zip(ips, probes, strict=True):
@@ -98,9 +109,9 @@ class Seeds:
                 own = owner.is_own_address(ip, hint.port)
                 outcome = DialOutcome.SELF if own else DialOutcome.DUPLICATE_ID
                 owner.remember(typed, hint.source, replace(probe, outcome=outcome))
-                return None
+                return Unfound.EVER if own else Unfound.YET
             best = best or owner.found(probe.credential.peer, ip, hint.port, hint.source)
         if best is None:
             worst = next((probe for probe in probes if probe.outcome is not DialOutcome.CONNECTION_REFUSED), probes[0])
             owner.remember(typed, hint.source, worst)
-        return best
+        return best or Unfound.YET

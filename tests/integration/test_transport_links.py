@@ -40,6 +40,17 @@ def test_two_nodes_link_by_a_static_seed_and_carry_frames_both_ways() -> None:
     asyncio.run(scenario())
 
 
+def test_hint_given_before_the_start_is_dialled_after_it() -> None:
+    async def scenario() -> None:
+        fleet = TestFleet()
+        async with open_mesh(fleet.device("b")) as two:
+            hint = PeerHint(host="127.0.0.1", port=two.transport.listen_port, source=HintSource.REMEMBERED, peer=two.id)
+            async with open_mesh(fleet.device("a"), hints=(hint,)) as one:
+                await linked(one, two)
+
+    asyncio.run(scenario())
+
+
 def test_link_works_on_uvloop() -> None:
     uvloop = pytest.importorskip("uvloop")
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from time import perf_counter
@@ -12,7 +14,9 @@ import pytest
 from zeroconf import IPVersion, ServiceInfo
 from zeroconf.asyncio import AsyncZeroconf
 
+from meshagent.transport.interfaces import chosen_interfaces
 from meshagent.transport.mdns import SERVICE, MdnsStatus
+from meshagent.transport.multicast import hear_multicast
 from tests.support.meshes import Mesh, TestFleet, open_mesh, quick
 from tests.support.netns import bridged_hosts
 from tests.support.transport_child import Child
@@ -140,6 +144,36 @@ def test_other_fleets_and_versions_and_copies_are_counted_and_not_dialled() -> N
             assert status.other_fleets == {other.trust.fleet_id[:16]: 1}
             assert status.own_id_elsewhere == ("127.0.0.1",)
             assert one.transport._peers == {}
+
+    asyncio.run(scenario())
+
+
+def test_multicast_check_hears_its_own_echo_and_the_nodes_on_loopback() -> None:
+    async def scenario() -> None:
+        fleet = TestFleet()
+        [loopback] = chosen_interfaces(("lo",))
+        async with open_mesh(fleet.device("a"), MDNS):
+            [hearing] = await hear_multicast([loopback], within_s=1.0)
+            assert hearing.own_echo
+            assert hearing.sent == 2
+            assert hearing.problem == ""
+
+    asyncio.run(scenario())
+
+
+def test_multicast_check_between_hosts_names_the_other_one_and_no_more_once_the_cable_is_pulled() -> None:
+    async def scenario() -> None:
+        fleet = TestFleet()
+        with bridged_hosts(2) as hosts:
+            listen = (sys.executable, "-m", "tests.support.multicast_child", "eth0")
+            async with await Child.start(fleet.device("a"), prefix=hosts[0].prefix, mdns=True, interfaces=[]):
+                heard = json.loads(await asyncio.to_thread(hosts[1].run, *listen))
+                assert heard["own_echo"]
+                assert hosts[0].ipv4 in heard["others"]
+                hosts[0].cut()
+                filtered = json.loads(await asyncio.to_thread(hosts[1].run, *listen))
+                assert filtered["own_echo"]
+                assert filtered["others"] == []
 
     asyncio.run(scenario())
 

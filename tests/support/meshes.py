@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -90,28 +90,34 @@ class Recorder:
     closed: list[tuple[NodeId, LinkClosed]] = field(default_factory=list)
     unreachable: list[tuple[NodeId, LinkClosed, str]] = field(default_factory=list)
     times: dict[str, float] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
     echo: bool = False
     _stir: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def _check(self, holds: bool, fault: str) -> None:
+        # raised in the test by open_mesh: an exception here would only reach the loop's log
+        if not holds:
+            self.faults.append(fault)
 
     def _changed(self, what: str) -> None:
         self.times[what] = perf_counter()
         self._stir.set()
 
     def link_opened(self, link: Link) -> None:
-        assert link.peer not in self.links, "two open links with one peer"
+        self._check(link.peer not in self.links, "two open links with one peer")
         self.links[link.peer] = link
         self.opened.append(link.peer)
         self._changed("opened")
 
     def frame_received(self, link: Link, frame: bytes) -> None:
-        assert self.links.get(link.peer) is link, "a frame of a link that is not open"
+        self._check(self.links.get(link.peer) is link, "a frame of a link that is not open")
         self.frames.append((link.peer, frame))
         if self.echo:
             link.send(frame)
         self._changed("frame")
 
     def link_closed(self, link: Link, why: LinkClosed) -> None:
-        assert self.links.pop(link.peer, None) is link, "closed a link that was not open"
+        self._check(self.links.pop(link.peer, None) is link, "closed a link that was not open")
         self.closed.append((link.peer, why))
         self._changed("closed")
 
@@ -167,13 +173,17 @@ async def open_mesh(
     *,
     wall: Callable[[], float] = wall_s,
     seed: int = 1,
+    hints: Sequence[PeerHint] = (),
 ) -> AsyncIterator[Mesh]:
     """A running transport that is closed at the end."""
     book = identity.open_book(now_s=wall())
     transport = GrpcTransport(identity, book, config or quick(), Random(seed), wall_s=wall)
     events = Recorder()
+    for hint in hints:
+        transport.add_hint(hint)
     try:
         await transport.start(events)
         yield Mesh(identity, book, transport, events)
     finally:
         await transport.close()
+    assert events.faults == []
