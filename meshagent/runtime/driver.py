@@ -66,6 +66,7 @@ from meshagent.runtime.codec import RecordCodec
 from meshagent.runtime.links import Links, LinksConfig
 from meshagent.runtime.notes import encode_notes
 from meshagent.runtime.ports import Observer, Peer, WorkHost
+from meshagent.runtime.supervise import Raised, attempt
 from meshagent.types import NodeId, TaskId
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,8 @@ NOTES_WAIT_S: Final = 1.0
 """Notes for `why` ride with the next commit; without one they are written after so long. A crash may lose them."""
 MAX_NOTES: Final = 2000
 """Notes held back at most."""
+MAX_NEWS: Final = 1024
+"""Events and stories of one turn; they may be lost, so the rest is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +126,7 @@ class Driver:
         bidder: prices tasks for the roles hosted here.
         host: runs what was awarded; called after the commit.
         authority: what a peer's credential, narrowed by the configuration, allows.
-        on_failure: told once when the journal fails: stop the node, promises can no longer be kept.
+        on_failure: told once when the journal or a turn fails: stop the node, promises can no longer be kept.
         on_story: told of story queries and replies.
         random_bytes: salts, nonces and the boot's random half.
     """
@@ -161,6 +164,7 @@ class Driver:
         self._random_bytes = random_bytes
         self._observers: list[Observer] = []
         self._inputs: deque[Any] = deque()
+        self._news: list[tuple[NodeId, EventMessage | StoryQuery | StoryReply]] = []
         self._records = RecordCodec(InitiatorRecord, ContractRecord)
         self._notes: dict[TaskId, tuple[float, list[Noted]]] = {}
         self._notes_count = 0
@@ -171,7 +175,7 @@ class Driver:
         self._running = False
         self._peers_changed = False
         self.failed: Exception | None = None
-        """Set when the journal failed; nothing moves any more."""
+        """Set when the journal or a turn failed; nothing moves any more."""
         self.ticks = 0
         self.commits = 0
         """For benchmarks and `status`: turns with input, transactions."""
@@ -300,10 +304,9 @@ class Driver:
             self._inputs.append(ActReceived(peer=peer, act=body, evidence=evidence))  # type: ignore[arg-type]
             if not self._scheduled:
                 self._wake()
-        elif isinstance(body, EventMessage):
-            self._host.event_received(peer, body)
-        elif isinstance(body, StoryQuery | StoryReply) and self._on_story is not None:
-            self._on_story(peer, body)
+        elif isinstance(body, EventMessage | StoryQuery | StoryReply) and len(self._news) < MAX_NEWS:
+            self._news.append((peer, body))
+            self._wake()
 
     def peer_ready(self, peer: NodeId) -> None:
         self.directory.changed()
@@ -335,6 +338,11 @@ class Driver:
         self._scheduled = False
         if not self._running or self.failed is not None:
             return
+        outcome = attempt(self._run_turn)
+        if isinstance(outcome, Raised):
+            self._fail(outcome.error)
+
+    def _run_turn(self) -> None:
         self.ticks += 1
         now_s = self._clock.boot_s()
         turn = _Turn()
@@ -342,11 +350,7 @@ class Driver:
         stamp = 0
         if turn.sends or self.links.wants_seal(now_s):
             stamp = self._hybrid.stamp(now_s)
-        try:
-            self._commit(turn, now_s)
-        except JournalError as error:
-            self._fail(error)
-            return
+        self._commit(turn, now_s)
         send = self.links.send
         for effect in turn.sends:
             send(effect.to, effect.act, urgent=effect.urgent)
@@ -482,17 +486,30 @@ class Driver:
         if lines:
             self._journal.commit(lines)
 
-    def _fail(self, error: Exception) -> None:
-        # In memory more is promised than on disk: from here on nothing may be said or started.
-        self.failed = error
-        log.error("the journal failed, this node stops: %s", error)
+    def _fail(self, error: BaseException) -> None:
+        # In memory more is promised than on disk, or a machine stopped in the middle of a step: from here on nothing
+        # may be said or started. A restart finds the journal as it was before this turn.
+        self.failed = error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
+        if isinstance(error, JournalError):
+            log.error("the journal failed, this node stops: %s", error)
+        else:
+            message = "a turn of the driver failed, this node stops"
+            self._loop.call_exception_handler({"message": message, "exception": error})
         if self._on_failure is not None:
-            self._on_failure(error)
+            self._on_failure(self.failed)
 
     # ---- after the commit
 
     def _tell(self, turn: _Turn) -> None:
         host = self._host
+        news = self._news
+        if news:
+            self._news = []
+            for peer, body in news:
+                if isinstance(body, EventMessage):
+                    host.event_received(peer, body)
+                elif self._on_story is not None:
+                    self._on_story(peer, body)
         for order in turn.orders:
             if isinstance(order, StartWork):
                 host.start_work(order)

@@ -33,9 +33,10 @@ FRAME_BUDGET_BYTES: Final = MAX_FRAME_BYTES - FRAME_OVERHEAD_BYTES
 class OutboxConfig:
     """Timing and bounds of one link's outgoing side; seconds of CLOCK_BOOTTIME."""
 
-    window: int = 1
-    """Unacknowledged frames in flight."""
-    ack_delay_s: float = 0.005
+    window: int = 2
+    """Unacknowledged frames in flight. With one, whoever spoke last waits for an acknowledgement that waits for data;
+    with many, frames stay small under load."""
+    ack_delay_s: float = 0.02
     """An acknowledgement waits so long for data to ride on. Longer: fewer frames; shorter: a peer that talks alone is
     held up less."""
     release_s: float = 0.25
@@ -90,9 +91,9 @@ class Outbox:
 
     __slots__ = (
         "_ack_due_s",
+        "_blocked",
         "_bytes",
         "_config",
-        "_blocked",
         "_linger_until_s",
         "_queue",
         "_release_at_s",

@@ -88,10 +88,9 @@ def test_a_flipped_byte_is_a_record_or_a_journal_error(tree: Tree, data: st.Data
     raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
     try:
         again = CODEC.decode(bytes(raw))
-    except JournalError as error:
-        assert error.next_step is not None
-    else:
-        assert isinstance(again, Tree | Other)
+    except JournalError:
+        return
+    assert isinstance(again, Tree | Other)
 
 
 def stored(tag: str, /, **fields: object) -> bytes:
@@ -135,7 +134,7 @@ def test_an_annotation_without_a_form_is_found_at_construction() -> None:
     class Odd:
         what: object
 
-    with pytest.raises(TypeError, match="Odd.what"):
+    with pytest.raises(TypeError, match=r"Odd\.what"):
         RecordCodec(Odd)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshagent.runtime.outbox import FRAME_BUDGET_BYTES, Item, Outbox, OutboxConfig, Put
 from meshagent.wire.frame import MAX_FRAME_MESSAGES
 
-CONFIG = OutboxConfig()
+CONFIG = OutboxConfig(window=1, ack_delay_s=0.005)
 
 
 def item(size: int = 10, **kwargs: bool) -> Item:
@@ -40,6 +42,29 @@ def test_what_is_said_while_a_frame_is_in_flight_leaves_as_one_frame_after_its_a
     assert box.may_send(0.03)
     assert len(send(box, 0.03)) == 5
     assert box.seq == 2
+
+
+def test_a_window_of_two_lets_a_second_frame_leave_and_holds_the_third() -> None:
+    box = Outbox(OutboxConfig(window=2))
+    for _ in range(2):
+        box.put(item(), 0.0)
+        assert box.may_send(0.0)
+        send(box, 0.0)
+    box.put(item(), 0.0)
+    assert not box.may_send(0.0)
+    box.heard(0, 1, 0.01)
+    assert box.may_send(0.01)
+
+
+def test_nothing_overtakes_a_sticky_item_whatever_the_window() -> None:
+    """So that the acknowledgement of its frame tells its fate."""
+    box = Outbox(OutboxConfig(window=4))
+    box.put(item(sticky=True), 0.0)
+    send(box, 0.0)
+    box.put(item(), 0.0)
+    assert not box.may_send(0.0)
+    box.heard(0, 1, 0.01)
+    assert box.may_send(0.01)
 
 
 def test_an_overdue_acknowledgement_releases_the_clock_with_growing_patience() -> None:
@@ -181,11 +206,13 @@ steps = st.lists(
 
 
 @settings(max_examples=200, deadline=None)
-@given(script=steps)
-def test_everything_queued_leaves_once_in_order_within_frame_bounds_and_never_stalls(script: list[tuple]) -> None:  # type: ignore[type-arg]
+@given(script=steps, window=st.sampled_from([1, 2, 4]))
+def test_everything_queued_leaves_once_in_order_within_frame_bounds_and_never_stalls(
+    script: list[tuple[Any, ...]], window: int
+) -> None:
     """Order and once: for what is not sticky. No stall: with something waiting there is a next instant at which a
     frame may leave, whatever happened."""
-    box = Outbox(OutboxConfig(max_messages=20, max_bytes=400_000))
+    box = Outbox(OutboxConfig(window=window, max_messages=20, max_bytes=400_000))
     now_s = 0.0
     peers_seq = 0
     accepted: list[Item] = []

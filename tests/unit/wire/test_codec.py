@@ -278,12 +278,12 @@ def test_a_call_out_of_bounds_is_refused(payload: bytes) -> None:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        (pb.MESSAGE_TYPE_REFUSE, pb.Refuse(task=bytes(20), epoch=bytes(56), reason=0)),
+        (pb.MESSAGE_TYPE_REFUSE, pb.Refuse(task=bytes(20), epoch=bytes(56), reason=0)),  # type: ignore[arg-type]
         (pb.MESSAGE_TYPE_REFUSE, pb.Refuse(task=bytes(20), epoch=bytes(56), reason=126)),  # type: ignore[arg-type]
         (pb.MESSAGE_TYPE_REFUSE, pb.Refuse(task=bytes(20), epoch=bytes(56), reason=pb.REASON_BUSY, seen=b"x")),
         (
             pb.MESSAGE_TYPE_NOT_UNDERSTOOD,
-            pb.NotUnderstood(task=bytes(20), epoch=bytes(56), act=0, reason=pb.REASON_BUSY),
+            pb.NotUnderstood(task=bytes(20), epoch=bytes(56), reason=pb.REASON_BUSY),
         ),
         (pb.MESSAGE_TYPE_ACKNOWLEDGE, pb.Acknowledge(task=bytes(20), epoch=bytes(56), act=pb.MESSAGE_TYPE_PROFILE)),
         (pb.MESSAGE_TYPE_RENEW, pb.Renew(task=bytes(20), epoch=bytes(56), boot=BOOT, progress_permille=1001)),
