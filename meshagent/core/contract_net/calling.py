@@ -87,10 +87,12 @@ class Calling(InitiatorBase):
             return
         u.waiting.discard(peer)
         u.bids[peer] = Tender(act.added_ms, act.load_ms, act.plan_version, act.holds_result, evidence)
+        power = self._config.potential_p
         facts: tuple[Fact, ...] = (
             ("added_ms", act.added_ms),
             ("load_ms", act.load_ms),
-            ("score", score(act.added_ms, act.load_ms, self._config.potential_p)),
+            # for people, in seconds: the integer that decides has no bound (a bid of 56 s already leaves 64 bits)
+            ("score", score(act.added_ms, act.load_ms, power) / 1000**power),
         )
         if act.because:
             facts += (("because", act.because),)
