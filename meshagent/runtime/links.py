@@ -199,6 +199,11 @@ class Links:
                 host, port = address
                 self._transport.add_hint(PeerHint(host=host, port=port, source=HintSource.REMEMBERED, peer=peer))
 
+    def remembered_name(self, peer: NodeId) -> str:
+        """What a peer called itself when it was last met, also before this start; empty: not known."""
+        raw = self._remembered.get(peer, b"")
+        return raw.decode("utf-8", "replace").split(" ", 2)[2] if raw.count(b" ") >= 2 else ""
+
     def must_write(self, now_s: float) -> bool:
         """True where windows or memories have waited long enough for a commit of their own."""
         return self._write_due_s <= now_s
@@ -586,7 +591,7 @@ class Links:
         host = _host_of(session.link.address)
         if not host:
             return
-        raw = f"{host} {profile.listen_port}".encode()
+        raw = f"{host} {profile.listen_port} {profile.name}".encode()
         if self._remembered.pop(session.peer, None) != raw:
             self._writes.append(Put(PEERS, session.peer, raw))
             self._write_soon(self._clock.boot_s())
@@ -637,5 +642,5 @@ def _host_of(address: str) -> str:
 
 
 def _read_address(raw: bytes) -> tuple[str, int] | None:
-    host, _, port = raw.decode("utf-8", "replace").rpartition(" ")
+    host, port, _name = (*raw.decode("utf-8", "replace").split(" ", 2), "", "")[:3]
     return (host, int(port)) if host and port.isdigit() and 0 < int(port) <= codec.MAX_PORT else None

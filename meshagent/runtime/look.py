@@ -63,7 +63,9 @@ class Look:
             credential = node.book.find(node_id)
         except ValueError:
             return str(node_id)[:8]  # a story may name whom it likes
-        return credential.name if credential is not None else str(node_id)[:8]
+        if credential is not None:
+            return credential.name
+        return node.driver.links.remembered_name(node_id) or str(node_id)[:8]
 
     def find_task(self, asked: str) -> TaskId | None:
         """The one task that `asked` means: whole id, or a unique prefix, with or without the word in front."""
