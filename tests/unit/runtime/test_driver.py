@@ -247,7 +247,6 @@ def test_the_story_of_a_task_is_on_disk_at_the_latest_when_the_node_closes() -> 
         task = asker.submit("k")
         await until(lambda: asker.ended(task))
         assert task in asker.disk.tables[INITIATED]
-        assert asker.driver.unwritten_notes(task)
         await close(asker, worker)
         assert asker.driver.unwritten_notes(task) == []
         events = [note.event for _, line in asker.disk.lines[task] for note in decode_notes(task, line)]
