@@ -67,6 +67,8 @@ class Plan:
 
     def without(self, task: TaskId, epoch: Epoch | None = None) -> Plan:
         """This plan without `task` (under `epoch` alone where given); itself when nothing matches."""
+        if not self.stops:
+            return self
         kept = tuple(s for s in self.stops if s.task != task or (epoch is not None and s.epoch != epoch))
         if len(kept) == len(self.stops):
             return self
@@ -142,6 +144,11 @@ class Planner:
         elapsed_s: Callable[[Stop], float] = lambda _stop: 0.0,
     ) -> Insertion:
         """The cheapest place for one more task; `added_s` is infinite when it cannot be reached."""
+        if not plan.stops:  # the idle robot, asked most often
+            if place is None:
+                return Insertion(0, duration_s / self._parallel, 0.0, 0.0, duration_s, 0.0)
+            to_s = self.leg_s(here, place)
+            return Insertion(0, to_s + duration_s, 0.0, to_s, to_s + duration_s, to_s)
         load_s = self.outlook(plan, here, elapsed_s).load_s
         if place is None:
             beside = [max(0.0, s.duration_s - elapsed_s(s)) for s in plan.stops if s.place is None]

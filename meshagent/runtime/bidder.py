@@ -209,12 +209,12 @@ class PlanBidder:
     def _may(self, record: TaskRecord, pricing: Pricing) -> Decline | None:
         if not self._authority(self._me, "perform", record.kind):
             return Decline(Reason.PERMISSION, f"this device may not perform {record.kind}")
-        for permission in sorted(pricing.requires.permissions):
+        requires = pricing.requires
+        for permission in sorted(requires.permissions) if requires.permissions else ():
             action, _, what = permission.partition(":")
             if not self._authority(self._me, action, what):
                 return Decline(Reason.PERMISSION, f"this device has no permission {permission}")
-        missing = sorted(set(pricing.requires.capabilities) - self._settings.capabilities)
-        if missing:
+        if requires.capabilities and (missing := sorted(set(requires.capabilities) - self._settings.capabilities)):
             return Decline(Reason.CAPABILITY, f"has no {', '.join(missing)}")
         if pricing.missing:
             return Decline(Reason.CAPABILITY, f"has no driver for {', '.join(pricing.missing)}")
@@ -226,9 +226,13 @@ class PlanBidder:
         shortage = self._ledger.shortage(_demand(pricing.requires), record.task)
         if shortage is not None:
             return Decline(Reason.RESOURCES, shortage)
-        held = sum(1 for stop in self.plan.stops if stop.task != record.task)
+        held = len(self.plan.stops)
         if held >= self._settings.queue:
-            return Decline(Reason.BUSY, f"{held} contracts are held already, the queue takes {self._settings.queue}")
+            held -= self.stop_of(record.task) is not None  # an award for what is reserved already
+            if held >= self._settings.queue:
+                return Decline(
+                    Reason.BUSY, f"{held} contracts are held already, the queue takes {self._settings.queue}"
+                )
         return None
 
     def _price(self, record: TaskRecord, pricing: Pricing, asked: Asked, within_s: float | None) -> BidAnswer:
@@ -243,6 +247,8 @@ class PlanBidder:
                 return tired
         if within_s is not None and found.finish_s > within_s:
             return Decline(Reason.TIME, f"would be done in {found.finish_s:.1f} s, {max(0.0, within_s):.1f} s are left")
+        if pricing.feasible is None and pricing.price is None:
+            return Offer(to_ms(found.added_s), to_ms(found.load_s), plan.version)
         me = Me(self._whereabouts.position_m(), soc, found.load_s, len(plan.stops))
         call: Call[Any] = Call(task=asked.task, me=me, plan=plan, insertion=lambda: found, within_s=within_s)
         if pricing.feasible is not None:

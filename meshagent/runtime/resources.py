@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
@@ -57,6 +58,24 @@ class SystemBattery:
             if 0.0 <= percent <= 100.0:
                 return percent / 100.0
         return None
+
+
+class RememberedBattery:
+    """Reads another one at most every `every_s`: a file of the kernel costs more than a bid."""
+
+    def __init__(self, battery: Battery, now_s: Callable[[], float], every_s: float = 2.0) -> None:
+        self._battery = battery
+        self._now_s = now_s
+        self._every_s = every_s
+        self._read_s = -every_s
+        self._soc: float | None = None
+
+    def soc(self) -> float | None:
+        now_s = self._now_s()
+        if now_s - self._read_s >= self._every_s:
+            self._read_s = now_s
+            self._soc = self._battery.soc()
+        return self._soc
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +143,8 @@ class Ledger:
 
     def shortage(self, demand: Demand, task: TaskId | None = None) -> str | None:
         """A sentence when `demand` does not fit beside what others hold; None: it does."""
+        if not demand.memory_mib and not demand.cores:
+            return None
         mine = self._held.get(task, Demand()) if task is not None else Demand()
         memory_mib, cores = self.memory_mib - mine.memory_mib, self.cores - mine.cores
         if demand.memory_mib > self.capacity.memory_mib - memory_mib:
