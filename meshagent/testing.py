@@ -42,6 +42,8 @@ UNTIL_S: Final = 60.0
 """`mesh.until` gives up after so much virtual time."""
 LIMIT_S: Final = 3600.0
 """A test that needs more virtual time is stuck."""
+GREET_S: Final = 5.0
+"""The operator asks when linked to everybody, or after so long: somebody may be cut off."""
 JOIN_S: Final = 30.0
 """A node that is not up after so much virtual time will not be."""
 
@@ -328,16 +330,25 @@ class FakeMesh:
         def bridge(future: asyncio.Future[Any]) -> Callable[[object, BaseException | None], None]:
             return lambda value, error: here.deliver(told, future, value, error)
 
-        asker.submit(
-            job,
-            key=key,
-            within_s=within_s,
-            priority=priority,
-            durability=durability,
-            label=bridge(label),
-            accepted=bridge(accepted),
-            outcome=bridge(outcome),
-        )
+        def ask(_: object = None) -> None:
+            asker.submit(
+                job,
+                key=key,
+                within_s=within_s,
+                priority=priority,
+                durability=durability,
+                label=bridge(label),
+                accepted=bridge(accepted),
+                outcome=bridge(outcome),
+            )
+
+        if self._up(asker):
+            ask()
+        else:  # a visitor that knows half of the mesh would call that half alone
+            linked: asyncio.Future[None] = loop.create_future()
+            linked.add_done_callback(ask)
+            self._waiting.append((lambda: self._up(asker), linked))
+            loop.call_later(GREET_S, _set, linked)
 
         def cancel(detail: str) -> None:
             label.add_done_callback(lambda known: asker.cancel(known.result(), detail))
