@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2
 from meshagent.core.ports import HintSource, LinkClosed, PeerHint
 from meshagent.identity.keys import DeviceKey
 from meshagent.transport.attempts import DialAttempt, DialOutcome
-from meshagent.transport.dialler import META_INSTANCE, METHOD, Stream
+from meshagent.transport.dialler import META_INSTANCE, META_PORT, METHOD, Stream
 from meshagent.transport.interfaces import grpc_target
 from meshagent.transport.probe import _chain_of, _context
 from meshagent.transport.tls import LeafKeeper, channel_options
@@ -315,6 +315,44 @@ def test_health_service_answers_members_and_nobody_else() -> None:
                     except grpc.aio.AioRpcError as error:
                         got = error.code().name
                     assert got == expected
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        (),
+        ((META_INSTANCE, ""),),
+        ((META_INSTANCE, "x" * 3000),),
+        ((META_PORT, "9" * 3000),),
+        ((META_PORT, "-1"), (META_INSTANCE, "i")),
+        ((META_PORT, "65536"),),
+        ((META_PORT, " 80"),),
+        (("meshagent-port-bin", b"\xff\x00"),),
+        ((META_PORT, "1"), (META_PORT, "2"), (META_INSTANCE, "a"), (META_INSTANCE, "b")),
+    ],
+)
+def test_member_may_say_anything_in_metadata_and_harms_nobody(metadata: tuple[tuple[str, str | bytes], ...]) -> None:
+    async def scenario() -> None:
+        fleet = TestFleet()
+        member = fleet.device("member")
+        leaf = member.issue_leaf(wall_s())
+        async with open_mesh(fleet.device("a")) as one, open_mesh(fleet.device("b")) as two:
+            credentials = grpc.ssl_channel_credentials(fleet.trust.root_pem, leaf.key_pem, leaf.chain_pem)
+            target = grpc_target("127.0.0.1", one.transport.listen_port)
+            async with grpc.aio.secure_channel(
+                target, credentials, options=channel_options(quick(), one.id)
+            ) as channel:
+                call: Stream = channel.stream_stream(METHOD)(metadata=metadata)
+                await call.initial_metadata()
+                await one.events.until(lambda: member.node_id in one.events.opened)
+                for address in one.transport._peers[member.node_id].addresses:
+                    assert 0 < address.port < 65536
+                call.cancel()
+                await one.events.until(lambda: (member.node_id, LinkClosed.RESET) in one.events.closed)
+            one.hint(two)
+            await one.events.until(lambda: one.linked(two))
 
     asyncio.run(scenario())
 

@@ -8,15 +8,20 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from random import Random
 from time import perf_counter
 
 import pytest
-from zeroconf import IPVersion, ServiceInfo
+from hypothesis import given
+from hypothesis import strategies as st
+from zeroconf import DNSOutgoing, IPVersion, ServiceInfo  # type: ignore[attr-defined]
 from zeroconf.asyncio import AsyncZeroconf
 
+from meshagent.transport.config import MAX_PEERS
 from meshagent.transport.interfaces import chosen_interfaces
-from meshagent.transport.mdns import SERVICE, MdnsStatus
+from meshagent.transport.mdns import SERVICE, Mdns, MdnsStatus
 from meshagent.transport.multicast import hear_multicast
+from meshagent.types import NodeId
 from tests.support.meshes import Mesh, TestFleet, open_mesh, quick
 from tests.support.netns import bridged_hosts
 from tests.support.transport_child import Child
@@ -141,7 +146,7 @@ def test_other_fleets_and_versions_and_copies_are_counted_and_not_dialled() -> N
                 )
             )
             status = status_of(one)
-            assert status.other_fleets == {other.trust.fleet_id[:16]: 1}
+            assert status.other_fleets[other.trust.fleet_id[:16]] == 1
             assert status.own_id_elsewhere == ("127.0.0.1",)
             assert one.transport._peers == {}
 
@@ -200,6 +205,127 @@ def test_hosts_on_a_bridge_find_each_other_and_survive_a_pulled_cable() -> None:
                 assert (await b.until("closed"))["why"] == "goodbye"
 
     asyncio.run(scenario())
+
+
+def test_host_that_starts_before_its_cable_is_in_is_found_when_it_is() -> None:
+    async def scenario() -> None:
+        fleet = TestFleet()
+        with bridged_hosts(2, ipv4=False, ipv6=False) as hosts:
+            hosts[1].run("ip", "link", "set", "eth0", "down")
+            settings = {"mdns": True, "interfaces": [], "rescan_s": 0.2}
+            async with (
+                await Child.start(fleet.device("a"), prefix=hosts[0].prefix, **settings) as a,
+                await Child.start(fleet.device("b"), prefix=hosts[1].prefix, **settings) as b,
+            ):
+                hosts[1].run("ip", "link", "set", "eth0", "up")
+                hosts[1].run("ip", "addr", "add", "10.77.0.2/24", "dev", "eth0")
+                hosts[0].run("ip", "addr", "add", "10.77.0.1/24", "dev", "eth0")
+                assert (await a.until("opened"))["peer"] == b.id
+                await b.until("opened")
+
+    asyncio.run(scenario())
+
+
+def test_hosts_without_ipv6_find_each_other() -> None:
+    async def scenario() -> None:
+        fleet = TestFleet()
+        with bridged_hosts(2, ipv6=False) as hosts:
+            for host in hosts:
+                host.run("sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6")
+            settings = {"mdns": True, "interfaces": []}
+            async with (
+                await Child.start(fleet.device("a"), prefix=hosts[0].prefix, **settings) as a,
+                await Child.start(fleet.device("b"), prefix=hosts[1].prefix, **settings) as b,
+            ):
+                assert (await a.until("opened"))["peer"] == b.id
+                await b.until("opened")
+
+    asyncio.run(scenario())
+
+
+def test_two_nodes_find_each_other_on_uvloop() -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def scenario() -> None:
+        fleet = TestFleet()
+        async with open_mesh(fleet.device("a"), MDNS) as one, open_mesh(fleet.device("b"), MDNS) as two:
+            await one.events.until(lambda: one.linked(two) and two.linked(one))
+
+    uvloop.run(scenario())
+
+
+def test_malformed_multicast_packets_stop_nobody_from_being_found() -> None:
+    async def scenario() -> None:
+        fleet, rng = TestFleet(), Random(0x5EED)
+        honest = ServiceInfo(
+            SERVICE,
+            f"honest.{SERVICE}",
+            port=9,
+            addresses=[socket.inet_aton("127.0.0.1")],
+            properties=txt(fleet, fleet.device("x").node_id),
+            server="honest.local.",
+        )
+        out = DNSOutgoing(0x8400)
+        for record in (honest.dns_pointer(), honest.dns_service(), honest.dns_text(), *honest.dns_addresses()):
+            out.add_answer_at_time(record, 0)
+        [packet] = out.packets()
+        async with open_mesh(fleet.device("a"), MDNS) as one:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+                sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
+                for _ in range(1500):
+                    sender.sendto(mutated(packet, rng), ("224.0.0.251", 5353))
+                    if rng.random() < 0.02:
+                        await asyncio.sleep(0)
+            assert len(one.transport._peers) <= MAX_PEERS
+            async with open_mesh(fleet.device("b"), MDNS) as two:
+                await one.events.until(lambda: one.linked(two) and two.linked(one))
+
+    asyncio.run(scenario())
+
+
+def mutated(packet: bytes, rng: Random) -> bytes:
+    """`packet` with a few bytes changed, cut out, doubled or appended."""
+    data = bytearray(packet)
+    for _ in range(rng.randint(1, 6)):
+        at = rng.randrange(len(data))
+        match rng.randrange(4):
+            case 0:
+                data[at] ^= 1 << rng.randrange(8)
+            case 1:
+                del data[at : at + rng.randint(1, 8)]
+            case 2:
+                data[at:at] = data[at : at + rng.randint(1, 40)]
+            case _:
+                data += rng.randbytes(rng.randint(1, 20))
+        if not data:
+            return b""
+    return bytes(data)
+
+
+@given(
+    st.dictionaries(st.binary(max_size=20), st.one_of(st.none(), st.binary(max_size=80)), max_size=6),
+    st.lists(st.binary(min_size=4, max_size=4) | st.binary(min_size=16, max_size=16), max_size=6),
+    st.integers(0, 65535),
+)
+def test_any_txt_record_is_understood_or_counted_and_never_raises(
+    properties: dict[bytes, bytes | None], addresses: list[bytes], port: int
+) -> None:
+    found: list[NodeId] = []
+    mdns = Mdns(
+        node_id=NodeId("a" * 52),
+        fleet_id="b" * 52,
+        interfaces=("lo",),
+        browse_s=lambda: 1.0,
+        rescan_s=1.0,
+        rng=Random(1),
+        found=lambda peer, ip, port: found.append(peer),
+        lost=found.append,
+    )
+    for record in (properties, {b"f": b"b" * 16, b"id": properties.get(b"id")}, {b"f": b"b" * 16, b"v": b"1"}):
+        info = ServiceInfo(SERVICE, f"x.{SERVICE}", port=port, addresses=addresses, properties=record)
+        mdns._understand(info)
+    mdns.withdrawn(f"x.{SERVICE}")
+    assert found == []
 
 
 def test_hosts_with_nothing_but_ipv6_link_local_addresses_find_each_other() -> None:
