@@ -37,6 +37,8 @@ MAX_REPLY_BYTES: Final = 56 * 1024
 """A payload has 64 KiB at most; the lines of one task must leave room for the rest of the reply."""
 MAX_LINES: Final = 2000
 """Lines of one teller that are read; longer stories are cut at the front, where calls repeat."""
+LATEST_WALL_S: Final = 1e10
+"""The year 2286: a peer's clock that says more is not a clock."""
 MAX_ASKED: Final = 64
 """Peers that are asked for one story."""
 MAX_STORIES: Final = 32
@@ -125,7 +127,12 @@ def decode_reply(node: NodeId, reply: StoryReply) -> Teller | None:
     lines: list[tuple[float, Noted]] = []
     truncated = reply.truncated
     for entry in whole["lines"][:MAX_LINES]:
-        if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], int | float)):
+        if not (
+            isinstance(entry, list)
+            and len(entry) == 2
+            and type(entry[0]) in (int, float)
+            and 0 <= entry[0] <= LATEST_WALL_S
+        ):
             truncated = True
             continue
         raw = entry[1]
@@ -288,7 +295,8 @@ class Storyteller:
         for teller in sorted(tellers, key=lambda t: t.node == initiator):
             about |= {name: value for name, value in teller.about.items() if value not in (None, "")}
         lines = merged(tellers, initiator, linked)
-        start_s = lines[0][0] if lines else 0.0
+        # the asker's first line is the beginning: a liar's clock must not shift everybody else's
+        start_s = next((at_s for at_s, node, _ in lines if node == initiator), lines[0][0] if lines else 0.0)
         kind = str(about.get("kind", ""))
         epochs: dict[Epoch, list[dict[str, Any]]] = {}
         for at_wall_s, teller_id, note in lines:
