@@ -494,7 +494,7 @@ def dev_identity(authority_folder: Path, device_folder: Path, name: str, *, now_
             taken = {r.name: r.id for r in authority.devices if r.revoked is None}
             if taken.get(name, key.node_id) != key.node_id:
                 name = f"{name}-{key.node_id[:4]}"
-            file = authority.admit(JoinRequest.create(key, name=name), now_s=now_s, may=(*DEFAULT_MAY, "approve:*"))
+            file = authority.admit(JoinRequest.create(key, name=name), now_s=now_s, may=(*DEFAULT_MAY, "approve:*", "enter:*"))
             return install_credential(device_folder, key, file.to_bytes(), now_s=now_s, expected_fleet=authority.fleet)
 
 

@@ -28,7 +28,7 @@ from meshagent.operator.diagnosis import (
 )
 from meshagent.operator.exits import Exit
 from meshagent.operator.facts import from_document, identity_facts, interface_facts
-from meshagent.operator.places import DevPlaces, Running, dev_flags, running_nodes, state_of, who_has_port
+from meshagent.operator.places import DevPlaces, Running, running_nodes, state_of, who_has_port
 from meshagent.operator.render import clean, padded
 from meshagent.operator.secrets import DEVICE_VARIABLE, unsealed
 from meshagent.operator.session import choose
@@ -48,7 +48,7 @@ _COLOURS: Final = {Level.OK: "good", Level.WARN: "warn", Level.FAIL: "bad"}
 
 async def examine(screen: Screen, flags: Mapping[str, tuple[str, object]]) -> Exit:
     """Examine and tell; exit 1 where something is wrong."""
-    config = screen.load_config(dev_flags(flags) if screen.dev else flags)
+    config = screen.load_config(flags)
     running = choose(screen, list(running_nodes(config, dev=screen.dev)))
     if running is not None:
         findings, asked = await _ask(running), running.name

@@ -86,6 +86,13 @@ StateOption = Annotated[
     str, typer.Option("--state", metavar="DIR", help="State folder (node.state_dir).", show_default=False)
 ]
 
+DEV_FLAGS: Final[Mapping[str, tuple[str, object]]] = {
+    "preset": ("--dev", "loopback"),
+    "network.port": ("--dev", 0),
+    "network.interfaces": ("--dev", ["lo"]),
+}
+"""The throw-away fleet: loopback only, any port, quick leases; a flag that is typed beside --dev wins."""
+
 _COMMON: Final = [
     inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
     for name, default, annotation in (
@@ -145,10 +152,10 @@ class Screen:
             raise CommandError("Nothing was changed.", exit_code=Exit.FAILED)
 
     def load_config(self, flags: Mapping[str, tuple[str, object]] | None = None) -> Config:
-        """The configuration that the options, the environment and the files give."""
+        """The configuration that the options, the environment and the files give; --dev sets what it means."""
         from meshagent.configfile import load_config
 
-        given = dict(flags or {})
+        given = {**(DEV_FLAGS if self.dev else {}), **(flags or {})}
         if self.state:
             given["node.state_dir"] = ("--state", str(Path(self.state).absolute()))
         if self.verbose:

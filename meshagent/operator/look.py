@@ -195,8 +195,8 @@ async def watch_events(screen: Screen, task: str) -> Exit:
                 async for document in s:
                     if screen.json:
                         print(json.dumps(document, ensure_ascii=False), flush=True)
-                    else:
-                        print(event_line(document), flush=True)
+                    elif line := event_line(document):
+                        print(line, flush=True)
                 screen.say("the node has left")
     return Exit.DONE
 

@@ -37,19 +37,6 @@ MAX_VISITORS: Final = 64
 """Commands that visit the throw-away fleet at once, each with an identity of its own."""
 
 
-DEV_FLAGS: Final[Mapping[str, tuple[str, object]]] = {
-    "preset": ("--dev", "loopback"),
-    "network.port": ("--dev", 0),
-    "network.interfaces": ("--dev", ["lo"]),
-}
-"""Loopback only, any port, quick leases; a flag that is typed beside --dev wins."""
-
-
-def dev_flags(flags: Mapping[str, tuple[str, object]] | None) -> dict[str, tuple[str, object]]:
-    """The configuration that --dev means, under what was typed."""
-    return {**DEV_FLAGS, **(flags or {})}
-
-
 def state_root(environ: Mapping[str, str] | None = None) -> Path:
     """The user's state folder (XDG base directories): `~/.local/state/meshagent`."""
     environ = os.environ if environ is None else environ
@@ -242,6 +229,14 @@ def prepare_socket(state: Path) -> Path:
             raise CommandError(f"{path} is no socket", exit_code=Exit.CONFIGURATION, next_step=f"mv {path} {path}.old")
         path.unlink()
     return path
+
+
+def forget_socket(path: Path, state: Path) -> None:
+    """Take the socket away, and the folder that was made for it alone."""
+    path.unlink(missing_ok=True)
+    if path.parent != state.absolute():
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()
 
 
 def check_socket(path: Path) -> None:

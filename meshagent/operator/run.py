@@ -27,7 +27,7 @@ from meshagent.operator.dev import settle_in, take_node
 from meshagent.operator.device import wall_s
 from meshagent.operator.exits import CommandError, Exit
 from meshagent.operator.facts import FactsMaker
-from meshagent.operator.places import DevPlaces, NodeLock, dev_flags, running_in, state_of, who_has_port
+from meshagent.operator.places import DevPlaces, NodeLock, running_in, state_of, who_has_port
 from meshagent.operator.render import clean, duration
 from meshagent.operator.secrets import DEVICE_VARIABLE, unsealed
 from meshagent.operator.server import OperatorServer
@@ -55,7 +55,7 @@ log = logging.getLogger(__name__)
 def run_node(screen: Screen, references: Sequence[str], flags: Mapping[str, tuple[str, object]]) -> Exit:
     """Run until somebody ends it."""
     began_s = time.perf_counter()
-    config = screen.load_config(dev_flags(flags) if screen.dev else flags)
+    config = screen.load_config(flags)
     specs = load_roles([*_written(config), *references])
     if screen.dev:
         name, lock = take_node(config, config.node.name)
@@ -260,4 +260,6 @@ class _Running:
             if self._screen.json:
                 print(json.dumps(document, ensure_ascii=False), flush=True)
             elif not self._screen.quiet and (document["event"] in TIMELINE or self._screen.verbose):
-                print(event_line(document), flush=True)
+                line = event_line(document)
+                if line:
+                    print(line, flush=True)

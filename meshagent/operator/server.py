@@ -21,7 +21,7 @@ from grpc_reflection.v1alpha import reflection
 from meshagent.errors import MeshAgentError
 from meshagent.operator.exits import Exit, exit_of
 from meshagent.operator.methods import EXIT_METADATA, MAX_DOCUMENT_BYTES, METHODS, NEXT_METADATA, SERVICE, Method
-from meshagent.operator.places import prepare_socket
+from meshagent.operator.places import forget_socket, prepare_socket
 from meshagent.operator.session import Desk, Document
 from meshagent.wire.v1 import operator_pb2 as pb
 
@@ -42,6 +42,7 @@ class OperatorServer:
     def __init__(self, desk: Desk, state: Path) -> None:
         """Nothing is bound yet. The caller holds the lock of `state`."""
         self._desk = desk
+        self._state = state
         self._path = prepare_socket(state)
         # so_reuseport does not concern Unix sockets; the size does: `tasks` of a long-lived node is large
         self._server = grpc.aio.server(options=[("grpc.max_send_message_length", MAX_DOCUMENT_BYTES)])
@@ -64,7 +65,7 @@ class OperatorServer:
     ) -> None:
         await self._health.enter_graceful_shutdown()
         await self._server.stop(STOP_GRACE_S)
-        self._path.unlink(missing_ok=True)
+        forget_socket(self._path, self._state)
 
     def _handler(self, method: Method) -> grpc.RpcMethodHandler[Any, Any]:
         make: Any = grpc.unary_stream_rpc_method_handler if method.streams else grpc.unary_unary_rpc_method_handler

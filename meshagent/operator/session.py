@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from meshagent.operator.exits import CommandError, Exit
-from meshagent.operator.places import DevPlaces, Running, dev_flags, running_nodes
+from meshagent.operator.places import DevPlaces, Running, running_nodes
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -80,7 +80,7 @@ async def open_session(
     Raises:
         CommandError: no node runs and visiting is not wanted.
     """
-    config = screen.load_config(dev_flags(flags) if screen.dev else flags)
+    config = screen.load_config(flags)
     found = choose(screen, list(running_nodes(config, dev=screen.dev)))
     if found is not None and (screen.node or not always_visit):
         from meshagent.operator.client import SocketDesk

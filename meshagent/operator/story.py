@@ -385,6 +385,10 @@ _TELLERS: Final[Mapping[str, Callable[[Act, Names], str]]] = {
 }
 
 
+_SAID_BY_ACTS: Final = frozenset({"calling", "held", "executing", "backoff"})
+"""States that follow from an act which has a line of its own."""
+
+
 def event_line(document: Mapping[str, Any]) -> str:
     """One event of `watch` as a line: `+0.006 s  check-7k2f  bid  dog-1  adds 38.2 s to a plan of 10.0 s`."""
     event = str(document.get("event", "?"))
@@ -396,7 +400,8 @@ def event_line(document: Mapping[str, Any]) -> str:
         return f"{at}  {clean(event.replace('_', ' '))}  {who}{'  ' + extra if extra else ''}{missed}".rstrip()
     label = short(clean(document["task"]))
     if event == "state":
-        return f"{at}  {label}  {_state(document, who)}{missed}"
+        told = _state(document, who)
+        return f"{at}  {label}  {told}{missed}" if told else ""
     act = {**document, "act": event, "from": document.get("peer"), "name": document.get("peer_name")}
     text = describe(act, Names({"epochs": [{"acts": [act]}]}))
     return f"{at}  {label}  {padded(clean(word_of(event)), 10)} {text}{missed}".rstrip()
@@ -406,7 +411,10 @@ def _state(document: Mapping[str, Any], who: str) -> str:
     if document.get("progress") is not None:
         note = f"  {clean(document['note'])}" if document.get("note") else ""
         return f"{who}  progress {float(document['progress']):.0%}".replace("%", " %") + note
-    parts = [clean(document.get("state", "?")).upper(), who if document.get("holder") else ""]
+    state = clean(document.get("state", "?"))
+    if state in _SAID_BY_ACTS:
+        return ""
+    parts = [state.upper(), who if document.get("holder") else ""]
     if document.get("result") is not None:
         parts.append(literal(document["result"]))
     parts += [clean(document[key]) for key in ("reason", "detail") if document.get(key)]

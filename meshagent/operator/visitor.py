@@ -103,8 +103,6 @@ async def _look_around(screen: Screen, node: Node, expected: int, began_s: float
                 after_s = time.perf_counter() - began_s
                 screen.say(f"joined as a visitor, found {first.name} ({first.id[:8]}) in {after_s:.2f} s")
             found, last_s = len(peers), loop.time()
-        if found and (found >= expected > 0 or (not expected and loop.time() - last_s >= QUIET_S)):
-            return
-        if found and loop.time() - last_s >= 4 * QUIET_S:
+        if found and (found >= expected if expected else loop.time() - last_s >= QUIET_S):
             return
         await asyncio.sleep(0.01)
