@@ -144,7 +144,6 @@ class InitiatorDesk(Desk):
         assert u is not None
         return u.epoch
 
-    @property
     def state(self) -> TaskState:
         u = self.machine.find(self.task)
         assert u is not None

@@ -53,7 +53,7 @@ from meshagent.core.contract_net.interface import (
     WorkEnded,
 )
 from meshagent.core.contract_net.participant import Participant
-from meshagent.core.contract_net.records import ContractRecord, InitiatorRecord, Phase
+from meshagent.core.contract_net.records import ContractRecord, InitiatorRecord
 from meshagent.runtime.codec import RecordCodec
 from meshagent.types import Delivery, Epoch, NodeId, Reason, TaskId, TaskState, node_id_of, task_id_of
 

@@ -71,7 +71,7 @@ def test_a_result_from_somebody_who_was_never_awarded_is_refused() -> None:
     for liar in (node_id(66), desk.peers[1]):
         desk.inform(liar)
         assert desk.one(NotUnderstood).reason is Reason.ILLEGAL_NOW
-    assert desk.state is TaskState.EXECUTING
+    assert desk.state() is TaskState.EXECUTING
 
 
 def test_a_result_under_an_epoch_that_was_never_given_out_is_refused() -> None:
@@ -79,7 +79,7 @@ def test_a_result_under_an_epoch_that_was_never_given_out_is_refused() -> None:
     desk.committed()
     desk.inform(desk.peers[0], epoch=Epoch(99, desk.me, BOOT))
     assert desk.sent(NotUnderstood)
-    assert desk.state is TaskState.EXECUTING
+    assert desk.state() is TaskState.EXECUTING
 
 
 # ---- failures and forfeits
@@ -98,7 +98,7 @@ def test_an_error_in_the_handler_is_final_for_at_least_once_too() -> None:
     desk = InitiatorDesk()
     desk.committed(delivery=ALO)
     fail(desk, desk.peers[0], Reason.ERROR)
-    assert desk.state is TaskState.FAILED
+    assert desk.state() is TaskState.FAILED
 
 
 @pytest.mark.parametrize("reason", [Reason.CRASHED, Reason.TIMEOUT, Reason.RESTARTED])
@@ -111,7 +111,7 @@ def test_a_repeatable_task_is_called_again_after_a_crash_up_to_a_bound(reason: R
         desk.bid(desk.peers[0], 1000)
         desk.reserve(desk.peers[0])
     fail(desk, desk.peers[0], reason)
-    assert desk.state is TaskState.FAILED
+    assert desk.state() is TaskState.FAILED
 
 
 def test_a_forfeit_is_called_again_at_once_and_its_checkpoint_goes_to_the_next() -> None:
@@ -146,7 +146,7 @@ def test_a_task_that_everybody_gives_back_is_called_ever_more_slowly() -> None:
         desk.reserve(desk.peers[0])
     desk.forfeit(desk.peers[0])
     assert not desk.sent(Cfp)
-    assert desk.state is TaskState.BACKOFF
+    assert desk.state() is TaskState.BACKOFF
     assert desk.changes()[-1].reason is Reason.GIVEN_BACK
 
 
@@ -159,7 +159,7 @@ def test_a_forfeit_of_an_earlier_epoch_is_acknowledged_and_changes_nothing() -> 
     desk.reserve(desk.peers[1])
     desk.forfeit(silent, epoch=old, reason=Reason.LEASE_LOST)
     assert desk.one(Acknowledge).epoch == old
-    assert desk.state is TaskState.HELD
+    assert desk.state() is TaskState.HELD
 
 
 def test_a_reservation_that_is_forfeited_goes_to_the_runner_up() -> None:
@@ -244,16 +244,16 @@ def test_a_restored_award_may_have_been_committed_so_its_cancel_waits() -> None:
     desk.bids(1000, 2000, 3000)
     desk.restart()
     cancel(desk)
-    assert desk.state is TaskState.HELD
+    assert desk.state() is TaskState.HELD
     desk.after(desk.config.lease_wait_s())
-    assert desk.state is TaskState.CANCELLED
+    assert desk.state() is TaskState.CANCELLED
 
 
 def test_cancelled_is_declared_after_the_answer_of_the_holder() -> None:
     desk = InitiatorDesk()
     desk.committed()
     cancel(desk)
-    assert desk.state is TaskState.EXECUTING
+    assert desk.state() is TaskState.EXECUTING
     assert desk.one(Cancel).epoch == desk.epoch
     desk.hear(desk.peers[0], Cancelled(task=desk.task, epoch=desk.epoch))
     assert desk.changes()[-1].state is TaskState.CANCELLED
@@ -264,11 +264,11 @@ def test_cancelled_is_declared_after_the_lease_wait_when_the_holder_is_silent() 
     desk.committed()
     cancel(desk)
     desk.after(desk.config.lease_wait_s() - 0.01)
-    assert desk.state is TaskState.EXECUTING
+    assert desk.state() is TaskState.EXECUTING
     desk.renew(desk.peers[0], sequence=2)
     assert desk.sent(Cancel), "no lease is granted any more"
     desk.after(0.02)
-    assert desk.state is TaskState.CANCELLED
+    assert desk.state() is TaskState.CANCELLED
 
 
 def test_done_wins_over_a_cancel_under_way() -> None:
@@ -287,7 +287,7 @@ def test_a_result_after_cancelled_was_declared_is_acknowledged_and_noted() -> No
     desk.inform(desk.peers[0])
     assert desk.sent(Acknowledge)
     assert desk.notes("late")
-    assert desk.state is TaskState.CANCELLED
+    assert desk.state() is TaskState.CANCELLED
 
 
 def test_a_cancel_past_the_point_of_no_return_ends_in_doubt_when_nobody_answers() -> None:
@@ -296,9 +296,9 @@ def test_a_cancel_past_the_point_of_no_return_ends_in_doubt_when_nobody_answers(
     desk.hear(desk.peers[0], PassPointOfNoReturn(task=desk.task, epoch=desk.epoch))
     cancel(desk)
     desk.after(desk.config.lease_wait_s())
-    assert desk.state is TaskState.IN_DOUBT
+    assert desk.state() is TaskState.IN_DOUBT
     desk.hear(desk.peers[0], Cancelled(task=desk.task, epoch=desk.epoch))
-    assert desk.state is TaskState.CANCELLED, "the answer proves that nothing happened"
+    assert desk.state() is TaskState.CANCELLED, "the answer proves that nothing happened"
 
 
 def test_a_cancel_of_a_task_in_doubt_waits_for_the_truth_and_does_not_call() -> None:
@@ -307,9 +307,9 @@ def test_a_cancel_of_a_task_in_doubt_waits_for_the_truth_and_does_not_call() -> 
     desk.hear(desk.peers[0], PassPointOfNoReturn(task=desk.task, epoch=desk.epoch))
     desk.after(desk.config.lease_wait_s())
     cancel(desk)
-    assert desk.state is TaskState.IN_DOUBT
+    assert desk.state() is TaskState.IN_DOUBT
     desk.forfeit(desk.peers[0], reason=Reason.LEASE_LOST)
-    assert desk.state is TaskState.CANCELLED
+    assert desk.state() is TaskState.CANCELLED
 
 
 def test_everyone_ever_awarded_is_cancelled_under_its_own_last_epoch() -> None:
@@ -345,7 +345,7 @@ def test_a_cancel_under_way_goes_on_after_a_restart_with_a_full_wait() -> None:
     desk.after(desk.config.lease_wait_s() - 0.01)
     assert desk.machine.open_count == 1
     desk.after(0.02)
-    assert desk.state is TaskState.CANCELLED
+    assert desk.state() is TaskState.CANCELLED
 
 
 def test_nobody_else_can_say_that_the_holder_has_stopped() -> None:
@@ -376,7 +376,7 @@ def test_a_holder_is_cancelled_before_an_expired_task_has_failed() -> None:
     desk.committed(within_s=1.0)
     desk.after(1.0)
     assert desk.sent(Cancel)
-    assert desk.state is TaskState.EXECUTING
+    assert desk.state() is TaskState.EXECUTING
     desk.hear(desk.peers[0], Cancelled(task=desk.task, epoch=desk.epoch))
     [change] = desk.changes()
     assert (change.state, change.reason) == (TaskState.FAILED, Reason.EXPIRED)

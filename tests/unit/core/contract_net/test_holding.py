@@ -38,7 +38,7 @@ def in_doubt() -> InitiatorDesk:
     desk.committed()
     past_no_return(desk)
     desk.after(desk.config.lease_wait_s())
-    assert desk.state is TaskState.IN_DOUBT
+    assert desk.state() is TaskState.IN_DOUBT
     return desk
 
 
@@ -86,7 +86,7 @@ def test_the_lease_runs_longer_here_than_at_the_holder() -> None:
     wait_s = desk.config.lease_wait_s()
     assert wait_s == pytest.approx(2.0 * 1.06 + 0.1)
     desk.after(wait_s - 0.001)
-    assert desk.state is TaskState.EXECUTING
+    assert desk.state() is TaskState.EXECUTING
     desk.after(0.002)
     assert desk.sent(Cfp)
     assert desk.notes("lease_ended")[0]["renewals"] == 1
@@ -151,7 +151,7 @@ def test_a_healthy_old_holder_is_adopted_while_nobody_else_is_awarded() -> None:
     assert not desk.sent(Renewed)
     desk.renew(holder, sequence=4)
     assert desk.one(Renewed).epoch == called
-    assert desk.state is TaskState.EXECUTING
+    assert desk.state() is TaskState.EXECUTING
 
 
 def test_an_old_holder_that_is_awarded_again_is_adopted_instead() -> None:
@@ -273,7 +273,7 @@ def test_proof_of_not_done_ends_the_doubt_with_a_new_call() -> None:
 def test_a_holder_that_does_not_know_leaves_it_in_doubt() -> None:
     desk = in_doubt()
     desk.hear(desk.peers[0], Cancelled(task=desk.task, epoch=desk.epoch, in_doubt=True))
-    assert desk.state is TaskState.IN_DOUBT
+    assert desk.state() is TaskState.IN_DOUBT
     due_s = desk.machine.next_deadline_s()
     assert due_s is not None
     assert due_s - desk.now_s == desk.config.resend_max_s
@@ -311,7 +311,7 @@ def test_the_time_allowed_ends_nothing_past_the_point_of_no_return() -> None:
     desk.committed(within_s=1.0)
     past_no_return(desk)
     desk.after(1.5)
-    assert desk.state is TaskState.EXECUTING
+    assert desk.state() is TaskState.EXECUTING
 
 
 # ---- our own restart
@@ -344,7 +344,7 @@ def test_a_holder_that_still_renews_after_our_restart_keeps_its_work() -> None:
     assert desk.one(Renewed).epoch == epoch
     assert desk.changes()[-1].state is TaskState.EXECUTING
     desk.inform(holder, epoch=epoch)
-    assert desk.state is TaskState.DONE
+    assert desk.state() is TaskState.DONE
 
 
 def test_epochs_after_a_restart_are_new_although_the_counter_was_not_written() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from meshagent.core.acts import (
@@ -112,7 +114,7 @@ def test_the_first_renewal_comes_soon_and_the_next_ones_in_time_for_two_to_be_lo
         grant(desk, first)
         first = next_renewal(desk)
         times.append(desk.now_s)
-    assert all(b - a <= 2.0 / 3 for a, b in zip(times, times[1:], strict=False))
+    assert all(b - a <= 2.0 / 3 for a, b in itertools.pairwise(times))
 
 
 def test_short_work_is_done_before_it_would_renew() -> None:
@@ -555,15 +557,15 @@ def test_nobody_but_the_initiator_moves_a_contract(kind: str) -> None:
     before = desk.machine.find(desk.task)
     assert before is not None
     stage, until_s = before.stage, before.lease_until_s
-    act: Act = {
+    acts: dict[str, Act] = {
         "commit": Commit(task=desk.task, epoch=epoch),
         "renewed": Renewed(task=desk.task, epoch=epoch, boot=desk.boot, sequence=1),
         "recorded": PointOfNoReturnRecorded(task=desk.task, epoch=epoch),
         "adopt": Adopt(task=desk.task, epoch=desk.epoch(9), former=epoch),
         "query": QueryStatus(task=desk.task, epoch=epoch),
         "acknowledge": Acknowledge(task=desk.task, epoch=epoch, act=Performative.INFORM),
-    }[kind]
-    desk.hear(act, desk.stranger)
+    }
+    desk.hear(acts[kind], desk.stranger)
     assert [type(send.act) for send in desk.of(Send)] == [NotUnderstood]
     assert (before.stage, before.lease_until_s) == (stage, until_s)
 
