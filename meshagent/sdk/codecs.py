@@ -95,11 +95,15 @@ class Exact:
 
     def dump(self, value: Any, misfits: Misfits) -> Any:
         if type(value) is not self._type:
-            # a str subclass (StrEnum, NewType at run time is plain) loses its class on the way: say so here
+            if self._type is str and isinstance(value, str):
+                return str.__str__(value)  # a StrEnum is a str to the type checker, so it must be one here
             misfits.add(f"is {seen(value)}, expected {self.text}")
         return value
 
-    load = dump
+    def load(self, plain: Any, misfits: Misfits) -> Any:
+        if type(plain) is not self._type:
+            misfits.add(f"is {seen(plain)}, expected {self.text}")
+        return plain
 
 
 class Integer:
@@ -110,13 +114,16 @@ class Integer:
     wire = frozenset({int})
 
     def dump(self, value: Any, misfits: Misfits) -> Any:
-        if type(value) is not int:
-            misfits.add(f"is {seen(value)}, expected int")
-        elif not MIN_INT <= value <= MAX_INT:
-            misfits.add(f"is {seen(value)}, which does not fit 64 bits")
-        return value
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = int(value)  # an IntEnum
+        return self.load(value, misfits)
 
-    load = dump
+    def load(self, plain: Any, misfits: Misfits) -> Any:
+        if type(plain) is not int:
+            misfits.add(f"is {seen(plain)}, expected int")
+        elif not MIN_INT <= plain <= MAX_INT:
+            misfits.add(f"is {seen(plain)}, which does not fit 64 bits")
+        return plain
 
 
 class Floating:
@@ -127,16 +134,19 @@ class Floating:
     wire = frozenset({float})
 
     def dump(self, value: Any, misfits: Misfits) -> Any:
-        if type(value) is float:
-            if not math.isfinite(value):
-                misfits.add(f"is {value!r}, expected a finite float")
-            return value
-        if type(value) is int and -(2**53) <= value <= 2**53:
-            return float(value)
-        misfits.add(f"is {seen(value)}, expected float")
-        return value
+        if isinstance(value, float):
+            value = float(value)  # numpy.float64 is a float to the type checker too
+        return self.load(value, misfits)
 
-    load = dump
+    def load(self, plain: Any, misfits: Misfits) -> Any:
+        if type(plain) is float:
+            if not math.isfinite(plain):
+                misfits.add(f"is {plain!r}, expected a finite float")
+            return plain
+        if type(plain) is int and -(2**53) <= plain <= 2**53:
+            return float(plain)
+        misfits.add(f"is {seen(plain)}, expected float")
+        return plain
 
 
 class Choice:
@@ -363,19 +373,23 @@ class OneOf:
         self.text = " | ".join(member.text for member in members)
 
     def dump(self, value: Any, misfits: Misfits) -> Any:
-        kind = type(value)
-        wire = list if kind is tuple else kind
-        if issubclass(kind, enum.Enum):
-            wire = type(value.value)
-        member = self._by_wire.get(wire)
-        if member is None:  # only a dataclass is left
-            member = self._by_wire.get(dict) if hasattr(kind, "__dataclass_fields__") else None
-        if member is None and kind is int:
-            member = self._by_wire.get(float)
+        member = self._by_wire.get(self._wire_of(value))
         if member is None:
             misfits.add(f"is {seen(value)}, expected {self.text}")
             return None
         return member.dump(value, misfits)
+
+    def _wire_of(self, value: Any) -> type:
+        """What `value` would be on the wire, as far as this union has it."""
+        kind = type(value)
+        if isinstance(value, enum.Enum):
+            return type(value.value)
+        if hasattr(kind, "__dataclass_fields__"):
+            return dict
+        for wire in (bool, int, float, str):
+            if isinstance(value, wire):
+                return float if wire is int and int not in self._by_wire else wire
+        return list if kind is tuple else kind
 
     def load(self, plain: Any, misfits: Misfits) -> Any:
         member = self._by_wire.get(type(plain))

@@ -62,7 +62,8 @@ class _RoleCompiler:
                 sensors[name] = member
             elif isinstance(member, Actuator):
                 actuators[name] = member
-            for mark in getattr(member, MARKS, ()):
+            marks = getattr(member, MARKS, ())
+            for mark in marks if isinstance(marks, tuple) else ():  # a mock answers to every name
                 handler = self._on(name, member, mark.source) if isinstance(mark, OnMark) else None
                 if isinstance(handler, EventHandler):
                     events.append(handler)
@@ -294,13 +295,15 @@ class _RoleCompiler:
                     event_schema(on)
             except UnsupportedTypeError as error:
                 self._wrong_type(error, on)
+            except ConfigurationError as error:
+                self._wrong(source.of_class(on), f"{error}.", error.next_step or "")
         else:
             self._wrong(
                 here, f"{label}: @on({type_text(on)}) is neither an event class nor a sensor.", "class X(Event)"
             )
             return None
         before = len(self.mistakes)
-        parameters = self._parameters(member, label, here, "@on", f"value: {type_text(expected)}")
+        parameters = self._parameters(member, label, here, "@on", f"value: {type_text(expected)}", known=on)
         if parameters is None:
             return None
         hints, names = parameters
@@ -349,11 +352,14 @@ class _RoleCompiler:
     # ---- shared
 
     def _parameters(
-        self, function: Any, label: str, here: tuple[str, int], decorator: str, wanted: str
+        self, function: Any, label: str, here: tuple[str, int], decorator: str, wanted: str, known: object = None
     ) -> tuple[dict[str, Any], list[str]] | None:
         """Resolved annotations and the names of the parameters after self; None when they cannot be known."""
+        names = {self._cls.__name__: self._cls}
+        if isinstance(known, type):
+            names[known.__name__] = known  # the decorator has it, wherever it was defined
         try:
-            hints = typing.get_type_hints(function, localns={self._cls.__name__: self._cls})
+            hints = typing.get_type_hints(function, localns=names)
         except (NameError, TypeError, AttributeError, SyntaxError) as error:
             name = getattr(error, "name", None)
             self._wrong(

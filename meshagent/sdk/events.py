@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from meshagent.sdk.names import default_name
+from meshagent.sdk.errors import DeclarationError
+from meshagent.sdk.names import default_name, is_name
 from meshagent.sdk.schema import Schema, schema_of
 
 if TYPE_CHECKING:
@@ -37,8 +38,17 @@ def event_schema(event: type[E]) -> Schema[E]:
     """How `event` travels.
 
     Raises:
+        DeclarationError: no dataclass, or a name that is none.
         UnsupportedTypeError: a field cannot travel.
     """
+    name = event.__name__
+    if "__dataclass_fields__" not in event.__dict__:
+        raise DeclarationError(f"{name} is no dataclass", next_step=f"put @dataclass(frozen=True) above class {name}")
+    if not is_name(event.event_name):
+        raise DeclarationError(
+            f"{name} is called {event.event_name!r} on the wire, which is no name",
+            next_step=f'words of a-z, 0-9 and _, joined by dots: class {name}(Event, name="pump.rattle.v1")',
+        )
     return schema_of(event)
 
 

@@ -16,7 +16,7 @@ from meshagent.errors import ConfigurationError
 from meshagent.sdk.codecs import Record
 from meshagent.sdk.errors import DeclarationError
 from meshagent.sdk.names import default_name, is_name
-from meshagent.sdk.outline import MAX_OUTLINE_CHARS, Outline, OutlineField
+from meshagent.sdk.outline import MAX_OUTLINE_CHARS, Outline, OutlineError, OutlineField
 from meshagent.sdk.place import Place
 from meshagent.sdk.requires import Requires
 from meshagent.sdk.schema import Schema, schema_of, type_text
@@ -273,9 +273,14 @@ def _compile(cls: type[K]) -> KindSpec[K]:
         requires=terms.requires or Requires(),
         approval=terms.approval,
     )
-    if len(spec.describe()) > MAX_OUTLINE_CHARS:
+    try:
+        readable = Outline.parse(kind, spec.describe()) == spec.outline()
+    except OutlineError:
+        readable = False
+    if not readable:
         raise DeclarationError(
-            f"{name} takes more than {MAX_OUTLINE_CHARS} characters to describe", next_step="group its fields"
+            f"{name} cannot be described in one line that others read back (at most {MAX_OUTLINE_CHARS} characters)",
+            next_step="group its fields into a dataclass, and use plain words as choices",
         )
     return spec
 

@@ -34,7 +34,7 @@ class Listener(Role):
         ctx.log.info("%s rattles at %.1f Hz: %s suspected", self.site, fault.frequency_hz, fault.part)
         # the key: other devices that hear the same rattle ask for the same piece of work
         ask = ctx.submit(
-            CheckContact(self.site, fault.part.value),
+            CheckContact(self.site, fault.part),
             key=f"{self.site}/bearing",
             within_s=self.within_s,
             durability="replicated",
@@ -44,7 +44,7 @@ class Listener(Role):
         self.quiet_until_s = ctx.now_s() + self.quiet_s
         if isinstance(outcome, Done):
             found = outcome.result
-            ctx.emit(PumpReported(self.site, fault.part.value, found))
+            ctx.emit(PumpReported(self.site, fault.part, found))
             ctx.log.info(
                 "%s: %s, %.2f g, felt by %s",
                 self.site,
@@ -53,5 +53,5 @@ class Listener(Role):
                 found.by,
             )
         else:
-            ctx.emit(PumpReported(self.site, fault.part.value, None, f"{outcome.reason}: {outcome.detail}"[:400]))
+            ctx.emit(PumpReported(self.site, fault.part, None, f"{outcome.reason}: {outcome.detail}"[:400]))
             ctx.log.warning("nobody checked %s: %s %s", self.site, outcome.reason, outcome.detail)

@@ -284,6 +284,19 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_the_file() -> None:
     ]
 
 
+def test_an_event_that_is_no_dataclass_is_told_at_its_own_class() -> None:
+    class Bare(Event):
+        pass
+
+    class Hearing(Role):
+        @on(Bare)
+        async def heard(self, event: Bare) -> None: ...
+
+    assert mistakes(Hearing) == [
+        (line_of(Bare, "class Bare"), "Bare is no dataclass.", "put @dataclass(frozen=True) above class Bare")
+    ]
+
+
 def test_a_name_that_is_not_imported_at_run_time_is_told() -> None:
     class Dog(Role):
         @task

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import pytest
 
@@ -155,9 +156,27 @@ class OddDelivery(Task[int], delivery="exactly_once"):  # type: ignore[arg-type]
     pass
 
 
+@dataclass(frozen=True)
+class OddChoice(Task[int]):
+    mode: Literal['a"b', "c"]
+
+
+Huge = dataclasses.make_dataclass(
+    "Huge",
+    [(f"field_{n}", int) for n in range(100)],
+    bases=(Task[int],),
+    frozen=True,
+    namespace={"__module__": __name__},
+)
+UNREADABLE = "cannot be described in one line that others read back (at most 1500 characters)"
+GROUP = "group its fields into a dataclass, and use plain words as choices"
+
+
 @pytest.mark.parametrize(
     ("cls", "message", "next_step"),
     [
+        (OddChoice, f"OddChoice {UNREADABLE}", GROUP),
+        (Huge, f"Huge {UNREADABLE}", GROUP),
         (
             Mutable,
             "Mutable is not frozen, but a task is a promise that nobody may change",

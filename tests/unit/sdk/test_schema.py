@@ -171,6 +171,21 @@ def test_what_does_not_fit_is_told_in_one_sentence(kind: Any, plain: object, exp
     assert problems(kind, plain) == [expected]
 
 
+class Share(float):
+    """Like numpy.float64: a float to every type checker."""
+
+
+def test_what_a_type_checker_takes_for_a_str_or_number_travels_as_one() -> None:
+    assert schema_of(Note).decode(schema_of(Note).encode(Note(Colour.RED))) == Note("red")
+    assert type(schema_of(Note).decode(schema_of(Note).encode(Note(Colour.RED))).text) is str
+    assert schema_of(int).to_plain(Level.HIGH) == 2
+    assert type(schema_of(float).to_plain(Share(0.5))) is float
+    either: Any = str | float | None
+    assert [schema_of(either).to_plain(value) for value in (Colour.RED, Share(0.5), 3, None)] == ["red", 0.5, 3.0, None]
+    with pytest.raises(SchemaError, match="expected int"):
+        schema_of(int).to_plain(True)
+
+
 def test_a_whole_number_stands_for_a_float_and_nothing_else_is_coerced() -> None:
     value = schema_of(float).from_plain(3)
     assert value == 3.0
