@@ -47,8 +47,9 @@ PARSE_ERRORS: Final = (
     x509.DuplicateExtension,
     x509.ExtensionNotFound,
     x509.UnsupportedGeneralNameType,
+    Warning,
 )
-"""What `cryptography` raises over bytes that somebody else chose."""
+"""What `cryptography` raises over bytes that somebody else chose; its warnings too, where they are made errors."""
 
 _GENESIS: Final = bytes(32)
 _LINK_BYTES: Final = 32 + 32 + 4 + 8 + 8
@@ -265,6 +266,8 @@ def parse_certificate(data: bytes) -> x509.Certificate:
         certificate = x509.load_der_x509_certificate(data)
         if certificate.version is not x509.Version.v3 or certificate.public_bytes(serialization.Encoding.DER) != data:
             raise ValueError("not one version 3 certificate")
+        if certificate.serial_number <= 0:
+            raise ValueError("a serial number that is not positive")
     except PARSE_ERRORS as error:
         raise CertificateError(CertificateFault.MALFORMED, f"not a certificate: {error}") from error
     return certificate

@@ -169,7 +169,7 @@ def test_every_single_bit_flip_is_rejected_with_a_warm_cache() -> None:
         for bit in range(len(value) * 8):
             changed = bytearray(value)
             changed[bit // 8] ^= 1 << bit % 8
-            bob.take(ann.id, altered(only(batch, 3), **{name: bytes(changed)}))
+            bob.take(ann.id, altered(only(batch, 3), 0, **{name: bytes(changed)}))
     for bit in range(0, 130 * 8, 3):
         changed = bytearray(batch.proof)
         changed[bit // 8] ^= 1 << bit % 8

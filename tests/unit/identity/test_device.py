@@ -86,6 +86,17 @@ def genuine() -> dict[str, object]:
     return json.loads(file.to_bytes())  # type: ignore[no-any-return]
 
 
+WRONG_FIELDS: list[dict[str, object]] = [
+    {"format": "x"},
+    {"credential": 5},
+    {"credential": "!"},
+    {"roots": "x"},
+    {"roots": [1]},
+    {"roots": [""] * 17},
+    {"revocations": {}},
+]
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -94,18 +105,7 @@ def genuine() -> dict[str, object]:
         b"\xff\xfe",
         b"[" * 100_000,
         b"null",
-        *(
-            json.dumps(genuine() | change).encode()
-            for change in (
-                {"format": "x"},
-                {"credential": 5},
-                {"credential": "!"},
-                {"roots": "x"},
-                {"roots": [1]},
-                {"roots": [""] * 17},
-                {"revocations": {}},
-            )
-        ),
+        *(json.dumps(genuine() | change).encode() for change in WRONG_FIELDS),
     ],
 )
 def test_a_damaged_credential_file_is_one_clear_error(data: bytes) -> None:

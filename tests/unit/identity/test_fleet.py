@@ -91,7 +91,7 @@ def test_admission_checks_name_grants_and_lifetime() -> None:
         fleet.admit(request("cat"), now_s=NOW_S, name="dog")
     for bad in ({"may": ("nothing",)}, {"capabilities": ("a b",)}, {"lifetime_days": 0}, {"lifetime_days": 9999}):
         with pytest.raises(IdentityError):
-            fleet.admit(request("cat"), now_s=NOW_S, **bad)  # type: ignore[arg-type]
+            fleet.admit(request("cat"), now_s=NOW_S, **bad)
     assert [d.name for d in fleet.devices] == ["dog"]
     fleet.revoke("dog", now_s=NOW_S)
     fleet.admit(request("cat"), now_s=NOW_S, name="dog")

@@ -300,7 +300,7 @@ def test_each_budget_has_its_name() -> None:
         ("link_signatures_burst", R.SIGNATURE_BUDGET, 3),
         ("signatures_burst", R.SIGNATURE_BUDGET, 3),
     ):
-        bob = receiver(fleet, "bob", ann, limits=replace(GENEROUS, **{field: 3}))  # type: ignore[arg-type]
+        bob = receiver(fleet, "bob", ann, limits=replace(GENEROUS, **{field: 3}))
         for _ in range(5):
             bob.take(ann.id, ann.say(bob.id))
         assert len(bob.admitted) == passes, field

@@ -59,6 +59,8 @@ def test_a_stolen_root_key_is_ended_at_once_by_the_next_one() -> None:
 
 def test_only_the_key_that_was_committed_to_succeeds() -> None:
     fleet = authority()
+    following = fleet._next_key
+    assert following is not None
     thief, after = key_of("thief"), DeviceKey.generate()
     trust = Trust(fleet.trust.roots)
     for root, fault in (
@@ -68,13 +70,13 @@ def test_only_the_key_that_was_committed_to_succeeds() -> None:
             "PROFILE",
         ),
         (
-            issue_root(fleet._next_key, after.public, name="plant", now_s=NOW_S, fleet=fleet.fleet, sequence=2),
+            issue_root(following, after.public, name="plant", now_s=NOW_S, fleet=fleet.fleet, sequence=2),
             "PROFILE",
-        ),  # type: ignore[arg-type]
+        ),
         (
-            issue_root(fleet._next_key, after.public, name="plant", now_s=NOW_S, fleet=bytes(32), sequence=1),
+            issue_root(following, after.public, name="plant", now_s=NOW_S, fleet=bytes(32), sequence=1),
             "OTHER_FLEET",
-        ),  # type: ignore[arg-type]
+        ),
         (authority("other").trust.roots[0], "OTHER_FLEET"),
     ):
         with pytest.raises(CertificateError) as caught:
