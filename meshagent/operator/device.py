@@ -48,6 +48,26 @@ def load_key(folder: Path) -> DeviceKey:
         raise MissingFileError("This device has no identity yet.", next_step="meshagent init") from error
 
 
+def identity_of(state: Path) -> tuple[str | None, str]:
+    """The passphrase of the device's key, where it has one, and the name of its fleet.
+
+    Raises:
+        IdentityError: there is no identity, no credential, or they cannot be used; says the next step.
+    """
+
+    def load(passphrase: str | None) -> tuple[str | None, str]:
+        identity = DeviceIdentity.load(state, now_s=wall_s(), passphrase=passphrase)
+        return passphrase, identity.trust.fleet_name
+
+    try:
+        return unsealed("this device's key", DEVICE_VARIABLE, load)
+    except MissingFileError as error:
+        raise MissingFileError(
+            "This device belongs to no fleet.",
+            next_step="to try here: add --dev   to join: meshagent join --request device.req",
+        ) from error
+
+
 @contextlib.contextmanager
 def no_node_running(state: Path) -> Iterator[None]:
     """Hold the state folder's lock, so that no node runs or starts while its identity changes."""

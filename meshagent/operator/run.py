@@ -19,17 +19,14 @@ from typing import TYPE_CHECKING, Final
 
 from meshagent.config import Config
 from meshagent.errors import MeshAgentError
-from meshagent.identity.device import DeviceIdentity
-from meshagent.identity.files import MissingFileError
 from meshagent.operator import logs
 from meshagent.operator.desk import NodeDesk
 from meshagent.operator.dev import settle_in, take_node
-from meshagent.operator.device import wall_s
+from meshagent.operator.device import identity_of
 from meshagent.operator.exits import CommandError, Exit
 from meshagent.operator.facts import FactsMaker
 from meshagent.operator.places import DevPlaces, NodeLock, running_in, state_of, who_has_port
 from meshagent.operator.render import clean, duration
-from meshagent.operator.secrets import DEVICE_VARIABLE, unsealed
 from meshagent.operator.server import OperatorServer
 from meshagent.operator.story import event_line
 from meshagent.runtime.compose import open_node, run_loop
@@ -61,12 +58,13 @@ def run_node(screen: Screen, references: Sequence[str], flags: Mapping[str, tupl
         name, lock = take_node(config, config.node.name)
     else:
         name, lock = "", _take(config, screen)
+    own = config
     try:
         if screen.dev:
-            config = embodied(settle_in(config, name, lock), specs)
+            own = embodied(settle_in(config, name, lock), specs)
         passphrase, fleet = identity_of(lock.state)
         node_logs(screen, config)
-        return run_loop(_Running(screen, config, lock, specs, passphrase, fleet, began_s).run())
+        return run_loop(_Running(screen, own, config, lock, specs, passphrase, fleet, began_s).run())
     finally:
         lock.release()
 
@@ -101,26 +99,6 @@ def _take(config: Config, screen: Screen) -> NodeLock:
     return lock
 
 
-def identity_of(state: Path) -> tuple[str | None, str]:
-    """The passphrase of the device's key, where it has one, and the name of its fleet.
-
-    Raises:
-        IdentityError: there is no identity, no credential, or they cannot be used; says the next step.
-    """
-
-    def load(passphrase: str | None) -> tuple[str | None, str]:
-        identity = DeviceIdentity.load(state, now_s=wall_s(), passphrase=passphrase)
-        return passphrase, identity.trust.fleet_name
-
-    try:
-        return unsealed("this device's key", DEVICE_VARIABLE, load)
-    except MissingFileError as error:
-        raise MissingFileError(
-            "This device belongs to no fleet.",
-            next_step="to try here: add --dev   to join: meshagent join --request device.req",
-        ) from error
-
-
 def embodied(config: Config, specs: Sequence[RoleSpec]) -> Config:
     """On the throw-away fleet a body has what its roles need: nobody certifies legs to try a role."""
     needed = {str(word) for spec in specs for word in spec.requires.capabilities}
@@ -136,6 +114,7 @@ class _Running:
         self,
         screen: Screen,
         config: Config,
+        outer: Config,
         lock: NodeLock,
         specs: Sequence[RoleSpec],
         passphrase: str | None,
@@ -144,6 +123,8 @@ class _Running:
     ) -> None:
         self._screen = screen
         self._config = config
+        self._outer = outer
+        """As loaded, before the throw-away fleet gave the node a state folder of its own; others are found by it."""
         self._lock = lock
         self._specs = specs
         self._passphrase = passphrase
@@ -200,10 +181,10 @@ class _Running:
         port = self._config.network.port
         if not port or f"port {port} " not in str(error):
             return error
-        found = who_has_port(self._config, port)
+        found = who_has_port(self._outer, port)
         if found is None or not found.name:
             return CommandError(str(error), exit_code=Exit.CONFIGURATION, next_step=error.next_step)
-        dev = " --dev" if found.state.parent.parent == DevPlaces.of(self._config).root else ""
+        dev = " --dev" if found.state.parent.parent == DevPlaces.of(self._outer).root else ""
         return CommandError(
             f"port {port} is in use by another meshagent node ({found.name}, pid {found.pid}).",
             exit_code=Exit.CONFIGURATION,

@@ -19,10 +19,10 @@ from meshagent.config import LogSection
 from meshagent.operator import logs
 from meshagent.operator.desk import NodeDesk
 from meshagent.operator.dev import settle_in, take_visitor
+from meshagent.operator.device import identity_of
 from meshagent.operator.exits import CommandError, Exit
 from meshagent.operator.facts import FactsMaker
 from meshagent.operator.places import NodeLock, running_nodes, state_of
-from meshagent.operator.run import identity_of
 from meshagent.runtime.compose import open_node
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 import pytest
 
 WORKSHOP = Path(__file__).with_name("workshop.py")
-COMMAND = [sys.executable, "-m", "meshagent.operator.main"]
+COMMAND = [str(Path(sys.executable).with_name("meshagent"))]
 UP_S = 20.0
 ENDED_S = 30.0
 
