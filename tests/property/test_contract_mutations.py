@@ -5,6 +5,10 @@ A mutation replaces one decision of a machine, and states within how many seeds 
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -207,3 +211,15 @@ def test_one_seed_gives_one_trace() -> None:
     one, other = World(AMO, 42).run(), World(AMO, 42).run()
     assert one.trace == other.trace
     assert one.steps == other.steps
+
+
+def test_no_trace_depends_on_the_hash_seed() -> None:
+    """Order is data: no set of ids is iterated."""
+    root = Path(__file__).parents[2]
+    traces = set()
+    for hash_seed in ("1", "2"):
+        command = [sys.executable, "-m", "tests.support.contract_model", AMO, "86", "rough"]
+        environment = dict(os.environ) | {"PYTHONHASHSEED": hash_seed}
+        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, timeout=60, check=True)
+        traces.add(done.stdout)
+    assert len(traces) == 1

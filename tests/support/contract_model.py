@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import heapq
 import random
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -176,7 +177,7 @@ class World:
     def __init__(
         self, delivery: Delivery, seed: int, machines: Factories = (Initiator, Participant), *, rough: bool = False
     ) -> None:
-        self.delivery, self.seed, self.machines = delivery, seed, machines
+        self.delivery, self.seed, self.machines, self.rough = delivery, seed, machines, rough
         self.rnd = random.Random(seed)
         draw = random.Random(seed * 7919 + 1)
         self.config = ContractConfig(clock_drift=DRIFT, keep_s=3600.0)
@@ -217,7 +218,13 @@ class World:
         self.trace.append(f"{self.t:8.3f} {line}")
 
     def violated(self, what: str) -> None:
-        raise ViolationError(f"{what}: {self.delivery} seed {self.seed} at {self.t:.3f}")
+        raise ViolationError(f"{what} at {self.t:.3f}; replay: {self.replay}")
+
+    @property
+    def replay(self) -> str:
+        """One line to paste."""
+        rough = " rough" if self.rough else ""
+        return f"python -m tests.support.contract_model {self.delivery} {self.seed}{rough}"
 
     def run(self) -> World:
         end = FAULTS_END_S + LIVENESS_S
@@ -593,3 +600,25 @@ def first_failure(
         except ViolationError as error:
             return seed, error, world.trace
     return None
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Replay one seed with its trace: DELIVERY SEED [rough]; or search: DELIVERY FROM-TO [rough]."""
+    delivery, rough = Delivery(arguments[0]), "rough" in arguments
+    first, dash, last = arguments[1].partition("-")
+    if dash:
+        failure = first_failure(delivery, (Initiator, Participant), range(int(first), int(last)), rough=rough)
+        print("nothing found" if failure is None else "\n".join([*failure[2], str(failure[1])]))
+        return 0 if failure is None else 1
+    world = World(delivery, int(first), rough=rough)
+    try:
+        world.run()
+    except ViolationError as error:
+        print("\n".join([*world.trace, str(error)]))
+        return 1
+    print("\n".join(world.trace))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -19,10 +19,12 @@ from meshagent.core.contract_net.clearing import within_tolerance
 from meshagent.core.contract_net.contract import Contract
 from meshagent.core.contract_net.interface import Noted
 from meshagent.core.contract_net.participant_base import Fact
-from meshagent.core.contract_net.records import Report, Stage
+from meshagent.core.contract_net.records import MAX_CHECKPOINT_VERSION, Report, Stage
 from meshagent.core.contract_net.working import Working
 from meshagent.types import NodeId, Reason, task_id_of
 
+MAX_LEASE_S: Final = 600.0
+"""Calmer than any radio needs. Longer ones would let an initiator hold resources that it never commits to."""
 REFUSALS_KEPT: Final = 1024
 """Refused awards that are answered alike when the award comes again; older ones were settled long ago."""
 
@@ -157,8 +159,8 @@ class Bidding(Working):
         if refused is not None:
             self._send(peer, refused)
             return
-        if act.lease_ms <= 0:
-            self._illegal(peer, act, "a lease without length")
+        if not 0 < act.lease_ms <= MAX_LEASE_S * 1000 or act.checkpoint_version > MAX_CHECKPOINT_VERSION:
+            self._illegal(peer, act, "terms that no initiator gives")
             return
         if c is not None and self._award_settled(c, act):
             return

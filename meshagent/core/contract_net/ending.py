@@ -8,7 +8,7 @@ from meshagent.core.acts import Cancel, Cancelled, Checkpoint, Failure, Forfeit,
 from meshagent.core.contract_net.calling import Calling
 from meshagent.core.contract_net.initiator_base import Fact
 from meshagent.core.contract_net.interface import DoubtResolved, Evidence
-from meshagent.core.contract_net.records import Phase
+from meshagent.core.contract_net.records import MAX_CHECKPOINT_VERSION, Phase
 from meshagent.core.contract_net.undertaking import Undertaking
 from meshagent.types import Epoch, NodeId, Reason, TaskState
 
@@ -44,12 +44,15 @@ class Ending(Calling):
         if not current and not former:
             self._fence(u, peer, act.epoch)
             return
+        if act.version > MAX_CHECKPOINT_VERSION:
+            self._illegal(u, peer, act, "a checkpoint version that nobody counts up to")
+            return
         if self._keep_checkpoint(u, act.version, act.state):
             self._note(u, "checkpoint", peer, (("version", act.version), ("bytes", len(act.state))))
         self._acknowledge(u, peer, act.epoch, Performative.CHECKPOINT, act.version)
 
     def _keep_checkpoint(self, u: Undertaking, version: int, state: bytes | None) -> bool:
-        if state is None or version <= u.checkpoint_version:
+        if state is None or not u.checkpoint_version < version <= MAX_CHECKPOINT_VERSION:
             return False
         u.checkpoint, u.checkpoint_version = state, version
         self._dirty[u.task] = u

@@ -216,7 +216,8 @@ class Send:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartWork:
-    """Run the handler. Its lease deadline is `lease_until_s`; a `LeaseMoved` extends it."""
+    """Run the handler. Its lease deadline is `lease_until_s`; a `LeaseMoved` extends it. `attempt` is the epoch's
+    counter: it grows with every call and award of the task, though not always by one."""
 
     record: TaskRecord
     epoch: Epoch

@@ -16,6 +16,9 @@ from meshagent.types import Epoch, NodeId, Reason, TaskId, TaskState
 INITIATED: Final = "initiated"
 CONTRACTED: Final = "contracted"
 
+MAX_CHECKPOINT_VERSION: Final = 1 << 40
+"""A liar that names a huge version may not exhaust the counter: the next holder counts on from it."""
+
 
 class Phase(StrEnum):
     """Where a task stands at its initiator (DESIGN 6)."""

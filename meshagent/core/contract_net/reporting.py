@@ -89,8 +89,10 @@ class Reporting(ParticipantBase):
                 self._send(c.initiator, Cancelled(task=c.task, epoch=c.epoch, in_doubt=True))
             case Stage.EXECUTING:
                 self._renew(c)
+            case Stage.RESERVED:
+                self._send(c.initiator, Reserve(task=c.task, epoch=c.epoch))
             case _:
-                pass  # stopping or reserved: the answer follows by itself
+                pass  # stopping: the answer follows by itself
 
     def _hear_acknowledge(self, c: Contract, act: Acknowledge) -> None:
         if act.act is Performative.CHECKPOINT:

@@ -223,9 +223,10 @@ def test_a_commit_that_was_not_told_the_time_is_late_all_the_same() -> None:
     assert not desk.of(StartWork)
 
 
-def test_a_lease_without_length_is_not_understood() -> None:
+@pytest.mark.parametrize("terms", [{"lease_ms": 0}, {"lease_ms": 1 << 40}, {"checkpoint_version": 1 << 62}])
+def test_terms_that_no_initiator_gives_are_not_understood(terms: dict[str, int]) -> None:
     desk = ParticipantDesk()
-    desk.award(lease_ms=0)
+    desk.award(**terms)
     assert desk.sent(NotUnderstood)
     assert not desk.bidder.held
 

@@ -203,6 +203,17 @@ def test_the_highest_checkpoint_wins_and_each_is_acknowledged() -> None:
     assert (u.checkpoint, u.checkpoint_version) == (b"second", 2)
 
 
+def test_counter_exhaustion_by_a_checkpoint_version_is_refused() -> None:
+    desk = InitiatorDesk()
+    desk.committed()
+    desk.hear(desk.peers[0], Checkpoint(task=desk.task, epoch=desk.epoch, version=1 << 62, state=b"x"))
+    assert desk.sent(NotUnderstood)
+    desk.forfeit(desk.peers[0], checkpoint=b"x", checkpoint_version=1 << 62)
+    u = desk.machine.find(desk.task)
+    assert u is not None
+    assert u.checkpoint is None
+
+
 def test_a_checkpoint_from_a_replaced_holder_is_fenced() -> None:
     desk = InitiatorDesk()
     holder = desk.committed()

@@ -576,6 +576,16 @@ def test_a_status_query_for_an_unknown_task_is_answered_so() -> None:
     assert desk.one(Refuse).reason is Reason.UNKNOWN_TASK
 
 
+def test_an_initiator_that_asks_about_a_reservation_may_still_commit_it() -> None:
+    desk = ParticipantDesk()
+    act = desk.award()
+    desk.now_s += 1.0
+    desk.hear(QueryStatus(task=desk.task, epoch=act.epoch))
+    assert desk.one(Reserve).epoch == act.epoch
+    desk.hear(Commit(task=desk.task, epoch=act.epoch))
+    assert desk.of(StartWork)[0].lease_until_s == pytest.approx(102.0)
+
+
 def test_a_commit_for_an_unknown_task_is_illegal_and_an_acknowledgement_merely_late() -> None:
     desk = ParticipantDesk()
     desk.hear(Commit(task=desk.task, epoch=desk.epoch()))
