@@ -91,7 +91,10 @@ class Recorder:
     unreachable: list[tuple[NodeId, LinkClosed, str]] = field(default_factory=list)
     times: dict[str, float] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
+    seamless: int = 0
+    """Links that opened in the very turn of the loop in which their predecessor closed."""
     echo: bool = False
+    _same_turn: dict[NodeId, bool] = field(default_factory=dict)
     _stir: asyncio.Event = field(default_factory=asyncio.Event)
 
     def _check(self, holds: bool, fault: str) -> None:
@@ -106,6 +109,7 @@ class Recorder:
     def link_opened(self, link: Link) -> None:
         self._check(link.peer not in self.links, "two open links with one peer")
         self.links[link.peer] = link
+        self.seamless += self._same_turn.get(link.peer, False)
         self.opened.append(link.peer)
         self._changed("opened")
 
@@ -119,6 +123,8 @@ class Recorder:
     def link_closed(self, link: Link, why: LinkClosed) -> None:
         self._check(self.links.pop(link.peer, None) is link, "closed a link that was not open")
         self.closed.append((link.peer, why))
+        self._same_turn[link.peer] = True
+        asyncio.get_running_loop().call_soon(self._same_turn.__setitem__, link.peer, False)
         self._changed("closed")
 
     def peer_unreachable(self, peer: NodeId, why: LinkClosed, detail: str) -> None:
