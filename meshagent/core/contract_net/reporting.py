@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meshagent.core.acts import Acknowledge, Cancel, Cancelled, NotUnderstood, Performative, QueryStatus
+from meshagent.core.acts import Acknowledge, Cancel, Cancelled, NotUnderstood, Performative, QueryStatus, Reserve
 from meshagent.core.contract_net.contract import Contract
 from meshagent.core.contract_net.interface import Submit, WorkEnded
 from meshagent.core.contract_net.participant_base import Fact, ParticipantBase

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -224,7 +225,7 @@ def test_a_commit_that_was_not_told_the_time_is_late_all_the_same() -> None:
 
 
 @pytest.mark.parametrize("terms", [{"lease_ms": 0}, {"lease_ms": 1 << 40}, {"checkpoint_version": 1 << 62}])
-def test_terms_that_no_initiator_gives_are_not_understood(terms: dict[str, int]) -> None:
+def test_terms_that_no_initiator_gives_are_not_understood(terms: dict[str, Any]) -> None:
     desk = ParticipantDesk()
     desk.award(**terms)
     assert desk.sent(NotUnderstood)
