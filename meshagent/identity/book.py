@@ -151,6 +151,18 @@ class CredentialBook:
         """What peers should know too: later roots, then revocation lists. Each goes to `merge` over there."""
         return (*self.trust.roots[1:], *self.revocations.spread())
 
+    def notice_groups(self, max_bytes: int) -> list[tuple[bytes, ...]]:
+        """`notices` in groups of at most `max_bytes`, one group a message; a single larger one stands alone."""
+        groups: list[list[bytes]] = []
+        size = 0
+        for notice in self.notices():
+            if not groups or size + len(notice) > max_bytes:
+                groups.append([])
+                size = 0
+            groups[-1].append(notice)
+            size += len(notice)
+        return [tuple(group) for group in groups]
+
     def merge(self, notice: bytes, *, now_s: float) -> bool:
         """Take in one of a peer's `notices`. True: it told something new, so pass it on.
 

@@ -282,6 +282,12 @@ def read_credential(data: bytes, trust: Trust, *, now_s: float) -> Credential:
             continue
         break
     else:
+        if trust.issued_by_retired(certificate):
+            raise CertificateError(
+                CertificateFault.OTHER_FLEET,
+                "issued by a root of this fleet that has been replaced since",
+                next_step="where the fleet's key is: meshagent fleet renew, then install the new credential",
+            )
         raise CertificateError(CertificateFault.OTHER_FLEET, f"no root of fleet {trust.fleet_id[:8]} issued this")
     try:
         if certificate.subject == certificate.issuer:

@@ -19,7 +19,7 @@ from typing import Final
 
 from meshagent.errors import IdentityError
 from meshagent.identity.book import CredentialBook
-from meshagent.identity.certificates import LEAF_LIFETIME_S, Leaf, issue_leaf, read_credential
+from meshagent.identity.certificates import LEAF_LIFETIME_S, Leaf, issue_leaf, read_credential, verify_credential
 from meshagent.identity.credential import CertificateError, CertificateFault, Credential
 from meshagent.identity.files import MissingFileError, private_folder, read_limited, write_replace
 from meshagent.identity.keys import DeviceKey
@@ -104,6 +104,25 @@ class DeviceIdentity:
     def fleet(self) -> bytes:
         """32 bytes."""
         return self.trust.fleet
+
+    def renew(self, data: bytes, *, now_s: float) -> bool:
+        """Exchange the credential for the one in a credential file, while the node runs. True: it was newer.
+
+        Raises:
+            CertificateError: roots or credential do not hold, or it has expired.
+            IdentityError: it is another device's, or another fleet's.
+        """
+        file = CredentialFile.from_bytes(data)
+        for root in file.roots[1:]:
+            self.trust.extend(root)
+        credential = verify_credential(file.credential, self.trust, now_s=now_s)
+        if credential.public_key != self.key.public:
+            raise IdentityError(f"the credential is for {credential.name} ({credential.peer[:8]}), another device")
+        if credential.generation <= self.credential.generation:
+            return False
+        self.credential = credential
+        self.revocations = file.revocations
+        return True
 
     def issue_leaf(self, now_s: float, *, lifetime_s: float = LEAF_LIFETIME_S) -> Leaf:
         """A fresh leaf for TLS.

@@ -36,7 +36,6 @@ from meshagent.identity.files import MissingFileError, private_folder, read_limi
 from meshagent.identity.join import JoinRequest
 from meshagent.identity.keys import DeviceKey
 from meshagent.identity.revocation import (
-    MAX_ENTRIES,
     RevocationEntry,
     RevocationList,
     RevocationReason,
@@ -55,6 +54,10 @@ CLOCK_BACK_S: Final = 300
 CLOCK_JUMP_S: Final = 400 * 24 * 3600
 """A jump of over a year is rather a wrong clock. What it signed would become everybody's floor of time and end
 credentials early, so it has to be confirmed."""
+
+
+MAX_REVOKED: Final = 1400
+"""Live revocations of one fleet: what one signed list holds and one message carries."""
 
 
 class AuthorityClockError(IdentityError):
@@ -304,9 +307,9 @@ class FleetAuthority:
         key = public_key_of(record.id)
         entries = {k: entry for k, entry in self._entries.items() if entry.not_after_s > now_s}
         entries[key] = RevocationEntry(key, record.generation + 1, reason, record.not_after_s)
-        if len(entries) > MAX_ENTRIES:
+        if len(entries) > MAX_REVOKED:
             raise IdentityError(
-                f"over {MAX_ENTRIES} revoked devices at once", next_step="found a new fleet and admit who is left"
+                f"over {MAX_REVOKED} revoked devices at once", next_step="found a new fleet and admit who is left"
             )
         revocations = sign_list(self._root_key, self.fleet, entries.values(), number=self._list_number + 1, now_s=now_s)
         self._entries = entries
@@ -494,7 +497,9 @@ def dev_identity(authority_folder: Path, device_folder: Path, name: str, *, now_
             taken = {r.name: r.id for r in authority.devices if r.revoked is None}
             if taken.get(name, key.node_id) != key.node_id:
                 name = f"{name}-{key.node_id[:4]}"
-            file = authority.admit(JoinRequest.create(key, name=name), now_s=now_s, may=(*DEFAULT_MAY, "approve:*", "enter:*"))
+            file = authority.admit(
+                JoinRequest.create(key, name=name), now_s=now_s, may=(*DEFAULT_MAY, "approve:*", "enter:*")
+            )
             return install_credential(device_folder, key, file.to_bytes(), now_s=now_s, expected_fleet=authority.fleet)
 
 

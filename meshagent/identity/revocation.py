@@ -30,7 +30,9 @@ from meshagent.identity.keys import SIGNATURE_BYTES, BadSignatureError, DeviceKe
 from meshagent.identity.trust import MAX_CERTIFICATE_BYTES, Trust
 
 MAX_ENTRIES: Final = 2048
-"""92 KiB on the wire: two frames of payload at most, and more revoked devices at once than a fleet loses."""
+"""What is read. More revoked devices at once than a fleet loses."""
+MAX_SIGNED_BYTES: Final = 65_000
+"""What is signed has to fit one message with the signer's credential: 1,440 entries of a root."""
 MAX_SIGNERS: Final = 16
 """Roots and delegated revokers whose lists are kept; a fleet has a handful."""
 MAX_LISTS_A_SIGNER: Final = 8
@@ -97,7 +99,7 @@ def sign_list(
     """A list in the form that travels. `credential`: of a revoker that is not the root.
 
     Raises:
-        ValueError: too many entries, or two for one device.
+        ValueError: more entries than a message holds, or two for one device.
     """
     ordered = tuple(sorted(entries))
     if len(ordered) > MAX_ENTRIES or len({entry.key for entry in ordered}) != len(ordered):
@@ -107,6 +109,8 @@ def sign_list(
         _ENTRY.pack(e.key, e.min_generation, e.reason, e.not_after_s) for e in ordered
     )
     signed = _TAG + body + key.sign(Tag.REVOCATION, body) + (credential.der if credential is not None else b"")
+    if len(signed) > MAX_SIGNED_BYTES:
+        raise ValueError(f"{len(ordered)} entries do not fit the {MAX_SIGNED_BYTES} bytes of one message")
     return RevocationList(fleet, key.public, number, issued_at_s, ordered, signed)
 
 

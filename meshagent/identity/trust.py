@@ -202,6 +202,16 @@ class Trust:
             return (newest, self._roots[-2])
         return (newest,)
 
+    def issued_by_retired(self, certificate: x509.Certificate) -> bool:
+        """Did any root of the chain issue this, anchor or not? For the sentence that an operator reads."""
+        for root in self._roots:
+            try:
+                certificate.verify_directly_issued_by(root.certificate)
+            except PARSE_ERRORS:
+                continue
+            return True
+        return False
+
     def extend(self, data: bytes) -> bool:
         """Follow a rotation: True where `data` is the next root, False where it is known already.
 

@@ -132,6 +132,30 @@ def test_the_lists_in_a_credential_file_reach_the_book_and_bad_ones_do_not_stop_
     assert dog.open_book(now_s=NOW_S, memory=book.dump()).find(dog.node_id) == dog.credential
 
 
+def test_a_running_node_takes_a_renewed_credential_and_the_roots_that_came_with_it() -> None:
+    fleet = authority()
+    dog = admit(fleet, "dog")
+    first = CredentialFile(credential=dog.credential.der, roots=dog.trust.roots)
+    fleet.rotate_root(now_s=NOW_S + DAY_S)
+    renewed = fleet.renew("dog", now_s=NOW_S + 2 * DAY_S).to_bytes()
+    assert dog.renew(renewed, now_s=NOW_S + 2 * DAY_S)
+    assert dog.credential.generation == 2
+    assert len(dog.trust.roots) == 2
+    assert dog.issue_leaf(NOW_S + 2 * DAY_S).not_after_s == NOW_S + 3 * DAY_S
+    assert not dog.renew(renewed, now_s=NOW_S + 2 * DAY_S)
+    assert not dog.renew(first.to_bytes(), now_s=NOW_S + 2 * DAY_S)
+    assert dog.credential.generation == 2
+    foreign = fleet.admit(JoinRequest.create(key_of("cat"), name="cat"), now_s=NOW_S + 2 * DAY_S).to_bytes()
+    with pytest.raises(IdentityError, match="another device"):
+        dog.renew(foreign, now_s=NOW_S + 2 * DAY_S)
+    with pytest.raises(CertificateError, match="expired"):
+        dog.renew(renewed, now_s=NOW_S + 900 * DAY_S)
+    other = authority("other").admit(JoinRequest.create(dog.key, name="dog"), now_s=NOW_S).to_bytes()
+    with pytest.raises(CertificateError) as caught:
+        dog.renew(other, now_s=NOW_S + 2 * DAY_S)
+    assert caught.value.fault is CertificateFault.OTHER_FLEET
+
+
 def test_key_and_credential_of_different_fleets_do_not_make_an_identity() -> None:
     dog, other = admit(authority(), "dog"), admit(authority("other"), "dog")
     with pytest.raises(IdentityError, match="another fleet"):

@@ -264,3 +264,15 @@ def test_an_in_memory_fleet_is_the_same_for_one_seed() -> None:
     assert authority().fleet == authority().fleet
     assert admit(authority(), "dog").credential == admit(authority(), "dog").credential
     assert FleetAuthority.in_memory("x", now_s=NOW_S).fleet != FleetAuthority.in_memory("x", now_s=NOW_S).fleet
+
+
+def test_revoking_more_devices_than_a_list_carries_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("meshagent.identity.fleet.MAX_REVOKED", 2)
+    fleet = authority()
+    for name in ("a", "b", "c"):
+        fleet.admit(request(name), now_s=NOW_S)
+    fleet.revoke("a", now_s=NOW_S)
+    fleet.revoke("b", now_s=NOW_S)
+    with pytest.raises(IdentityError, match="over 2"):
+        fleet.revoke("c", now_s=NOW_S)
+    assert fleet.find("c").revoked is None

@@ -7,10 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshagent.identity import revocation
+from meshagent.identity.fleet import MAX_REVOKED
 from meshagent.identity.keys import DeviceKey
 from meshagent.identity.revocation import (
     MAX_ENTRIES,
     MAX_LISTS_A_SIGNER,
+    MAX_SIGNED_BYTES,
     RevocationEntry,
     RevocationError,
     RevocationList,
@@ -76,6 +78,9 @@ def test_unsorted_doubled_and_endless_lists_are_refused() -> None:
         parse_list(good + bytes(revocation.MAX_LIST_BYTES))
     with pytest.raises(ValueError, match="at most"):
         listed(1, *(entry(str(n)) for n in range(MAX_ENTRIES + 1)))
+    with pytest.raises(ValueError, match="do not fit"):
+        listed(1, *(entry(str(n)) for n in range(MAX_ENTRIES)))
+    assert len(listed(1, *(entry(str(n)) for n in range(MAX_REVOKED))).signed) <= MAX_SIGNED_BYTES
     with pytest.raises(ValueError, match="one a device"):
         listed(1, entry("a"), entry("a", 3))
 

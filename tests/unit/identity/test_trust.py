@@ -41,7 +41,7 @@ def test_the_root_before_stays_an_anchor_until_the_new_one_says() -> None:
     cat = admit(fleet, "cat", now_s=during)
     assert book.learn(cat.credential.der, now_s=during).name == "cat"
     assert book.learn(dog.credential.der, now_s=during).name == "dog"
-    with pytest.raises(CertificateError) as caught:
+    with pytest.raises(CertificateError, match="has been replaced") as caught:
         book.learn(dog.credential.der, now_s=after)
     assert caught.value.fault is CertificateFault.OTHER_FLEET
     assert len(split_pem(trust.root_pem)) == 2
