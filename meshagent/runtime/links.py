@@ -336,10 +336,10 @@ class Links:
                     if index in everyones:
                         cut[index] = raw
                 parts[-1][1].append(raw)
-            seq, ack = session.outbox.sent(items, now_s)
+            seq, ack, ack_soon = session.outbox.sent(items, now_s)
             self.frames_out += 1
             self.messages_out += len(items)
-            session.link.send(frame_bytes(seq, ack, b"", parts))
+            session.link.send(frame_bytes(seq, ack, b"", parts, ack_soon))
 
     def next_deadline_s(self) -> float:
         """When `flush` has something to do without further input."""
@@ -372,12 +372,12 @@ class Links:
             return
         self.frames_in += 1
         try:
-            seq, ack, hello, batches = read_frame(frame)
+            seq, ack, hello, batches, ack_soon = read_frame(frame)
         except DecodeError as error:
             self._malformed(session, str(error))
             return
         now_s = self._clock.boot_s()
-        if not session.outbox.heard(seq, ack, now_s):
+        if not session.outbox.heard(seq, ack, now_s, ack_soon=ack_soon):
             self._malformed(session, "it acknowledges what was never sent")
             return
         self._touched[session.peer] = session
@@ -514,8 +514,7 @@ class Links:
         session.ready = True
         session.greet_by_s = math.inf
         self.send((peer,), self._profile)
-        lists = tuple(self._book.revocations.spread())
-        if lists:
+        for lists in self._book.notice_groups(codec.MAX_LISTS_BYTES):
             self.send((peer,), RevocationNotice(lists=lists))
 
     # ---- revocation
@@ -527,7 +526,7 @@ class Links:
             RevocationError: malformed, forged, or signed by somebody who may not.
         """
         now_s = self._clock.boot_s()
-        if not self._book.merge_revocations(data, now_s=self._wall_s(now_s)):
+        if not self._book.merge(data, now_s=self._wall_s(now_s)):
             return False
         self._note_book(now_s)
         self._bite(now_s)

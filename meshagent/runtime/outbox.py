@@ -36,14 +36,16 @@ class OutboxConfig:
     window: int = 2
     """Unacknowledged frames in flight. With one, whoever spoke last waits for an acknowledgement that waits for data;
     with many, frames stay small under load."""
-    ack_delay_s: float = 0.02
-    """An acknowledgement waits so long for data to ride on. Longer: fewer frames; shorter: a peer that talks alone is
-    held up less."""
+    ack_delay_s: float = 0.1
+    """An acknowledgement that nobody waits for rides on data, or goes alone after so long: well below `release_s`."""
+    ack_soon_s: float = 0.005
+    """The same where the peer has used up its window and says so. Longer: fewer frames; shorter: a peer that talks
+    alone is held up less."""
     release_s: float = 0.25
     """An acknowledgement is overdue after so long: the next frame may leave all the same. Doubles each time."""
     release_max_s: float = 2.0
-    linger_s: float = 0.05
-    """What is not urgent (rejections, DESIGN 6 rule 9) waits so long for a frame to ride with."""
+    linger_s: float = 0.2
+    """What is not urgent (rejections, DESIGN 6 rule 9) waits so long for a frame to ride with; nobody waits for it."""
     max_messages: int = 4096
     """Queued for one peer: some seconds of a busy initiator."""
     max_bytes: int = 4 * 1024 * 1024
@@ -163,15 +165,16 @@ class Outbox:
 
     # ---- what the peer's frame says about ours
 
-    def heard(self, seq: int, ack: int, now_s: float) -> bool:
+    def heard(self, seq: int, ack: int, now_s: float, *, ack_soon: bool = False) -> bool:
         """Take note of a frame's `seq` (0: none) and `ack`. False: it acknowledges what was never sent."""
         if ack > self.seq:
             return False
         if seq:
             if seq > self.received:
                 self.received = seq
-            if self._ack_due_s == math.inf:
-                self._ack_due_s = now_s + self._config.ack_delay_s
+            due_s = now_s + (self._config.ack_soon_s if ack_soon else self._config.ack_delay_s)
+            if due_s < self._ack_due_s:
+                self._ack_due_s = due_s
         if ack > self.acked:
             self.acked = ack
             self._blocked = bool(self._sticky) or self.seq - ack >= self._config.window
@@ -236,11 +239,11 @@ class Outbox:
             self._linger_until_s = math.inf
         return taken
 
-    def sent(self, items: list[Item], now_s: float) -> tuple[int, int]:
-        """The (seq, ack) for a frame with `items` that leaves now."""
+    def sent(self, items: list[Item], now_s: float) -> tuple[int, int, bool]:
+        """The (seq, ack, ack_soon) for a frame with `items` that leaves now."""
         self._ack_due_s = math.inf
         if not items:
-            return 0, self.received
+            return 0, self.received, False
         if self._blocked:
             self._release_s = min(self._release_s * 2, self._config.release_max_s)
         self._sent_at_s = now_s
@@ -251,4 +254,4 @@ class Outbox:
         self.seq += 1
         # What nobody says again travels as the last of the window, so that its own acknowledgement tells its fate.
         self._blocked = bool(self._sticky) or self.seq - self.acked >= self._config.window
-        return self.seq, self.received
+        return self.seq, self.received, self._blocked

@@ -47,6 +47,7 @@ class Frame(NamedTuple):
     ack: int
     hello: bytes
     batches: tuple[SealedBatch, ...]
+    ack_soon: bool
 
 
 def _varint(value: int) -> bytes:
@@ -82,7 +83,9 @@ def message_bytes(sealed: SealedMessage, receiver: bytes) -> bytes:
     return b"\x12" + _varint(len(body)) + body
 
 
-def frame_bytes(seq: int, ack: int, hello: bytes, batches: Iterable[tuple[bytes, Sequence[bytes]]]) -> bytes:
+def frame_bytes(
+    seq: int, ack: int, hello: bytes, batches: Iterable[tuple[bytes, Sequence[bytes]]], ack_soon: bool = False
+) -> bytes:
     """A whole frame. `batches` are pairs of a proof and the `message_bytes` that go over this link."""
     parts: list[bytes] = []
     if seq:
@@ -95,6 +98,8 @@ def frame_bytes(seq: int, ack: int, hello: bytes, batches: Iterable[tuple[bytes,
         parts += messages
     if hello:
         parts += (b"\x22", _varint(len(hello)), hello)
+    if ack_soon:
+        parts.append(b"\x28\x01")
     return b"".join(parts)
 
 
@@ -115,7 +120,7 @@ def read_frame(raw: bytes) -> Frame:
         raise DecodeError("seq, ack or hello of a frame is out of range")
     found = frame.batches
     if not found:
-        return Frame(seq, ack, hello, ())
+        return Frame(seq, ack, hello, (), frame.ack_soon)
     if len(found) > MAX_FRAME_BATCHES:
         raise DecodeError(f"a frame has at most {MAX_FRAME_BATCHES} batches")
     batches = []
@@ -140,4 +145,4 @@ def read_frame(raw: bytes) -> Frame:
                 raise DecodeError("header, payload, path, index or recipient of a message is out of range")
             messages.append(SealedMessage(header, to, index, path, payload))
         batches.append(SealedBatch(proof, messages))
-    return Frame(seq, ack, hello, tuple(batches))
+    return Frame(seq, ack, hello, tuple(batches), frame.ack_soon)

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cmeshagent/wire/v1/link.proto\x12\x11meshagent.wire.v1\"h\n\x05\x46rame\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0b\n\x03\x61\x63k\x18\x02 \x01(\x04\x12)\n\x07\x62\x61tches\x18\x03 \x03(\x0b\x32\x18.meshagent.wire.v1.Batch\x12\r\n\x05hello\x18\x04 \x01(\x0c\x12\x0b\n\x03\x62ye\x18\x0f \x01(\r\"D\n\x05\x42\x61tch\x12\r\n\x05proof\x18\x01 \x01(\x0c\x12,\n\x08messages\x18\x02 \x03(\x0b\x32\x1a.meshagent.wire.v1.Message\"S\n\x07Message\x12\x0e\n\x06header\x18\x01 \x01(\x0c\x12\r\n\x05index\x18\x02 \x01(\r\x12\x0c\n\x04path\x18\x03 \x01(\x0c\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\x12\n\n\x02to\x18\x05 \x01(\x0c\x32J\n\x04Link\x12\x42\n\x08\x45xchange\x12\x18.meshagent.wire.v1.Frame\x1a\x18.meshagent.wire.v1.Frame(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cmeshagent/wire/v1/link.proto\x12\x11meshagent.wire.v1\"z\n\x05\x46rame\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0b\n\x03\x61\x63k\x18\x02 \x01(\x04\x12)\n\x07\x62\x61tches\x18\x03 \x03(\x0b\x32\x18.meshagent.wire.v1.Batch\x12\r\n\x05hello\x18\x04 \x01(\x0c\x12\x10\n\x08\x61\x63k_soon\x18\x05 \x01(\x08\x12\x0b\n\x03\x62ye\x18\x0f \x01(\r\"D\n\x05\x42\x61tch\x12\r\n\x05proof\x18\x01 \x01(\x0c\x12,\n\x08messages\x18\x02 \x03(\x0b\x32\x1a.meshagent.wire.v1.Message\"S\n\x07Message\x12\x0e\n\x06header\x18\x01 \x01(\x0c\x12\r\n\x05index\x18\x02 \x01(\r\x12\x0c\n\x04path\x18\x03 \x01(\x0c\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\x12\n\n\x02to\x18\x05 \x01(\x0c\x32J\n\x04Link\x12\x42\n\x08\x45xchange\x12\x18.meshagent.wire.v1.Frame\x1a\x18.meshagent.wire.v1.Frame(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,11 +32,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'meshagent.wire.v1.link_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_FRAME']._serialized_start=51
-  _globals['_FRAME']._serialized_end=155
-  _globals['_BATCH']._serialized_start=157
-  _globals['_BATCH']._serialized_end=225
-  _globals['_MESSAGE']._serialized_start=227
-  _globals['_MESSAGE']._serialized_end=310
-  _globals['_LINK']._serialized_start=312
-  _globals['_LINK']._serialized_end=386
+  _globals['_FRAME']._serialized_end=173
+  _globals['_BATCH']._serialized_start=175
+  _globals['_BATCH']._serialized_end=243
+  _globals['_MESSAGE']._serialized_start=245
+  _globals['_MESSAGE']._serialized_end=328
+  _globals['_LINK']._serialized_start=330
+  _globals['_LINK']._serialized_end=404
 # @@protoc_insertion_point(module_scope)

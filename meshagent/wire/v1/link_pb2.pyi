@@ -7,18 +7,20 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Frame(_message.Message):
-    __slots__ = ("seq", "ack", "batches", "hello", "bye")
+    __slots__ = ("seq", "ack", "batches", "hello", "ack_soon", "bye")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     ACK_FIELD_NUMBER: _ClassVar[int]
     BATCHES_FIELD_NUMBER: _ClassVar[int]
     HELLO_FIELD_NUMBER: _ClassVar[int]
+    ACK_SOON_FIELD_NUMBER: _ClassVar[int]
     BYE_FIELD_NUMBER: _ClassVar[int]
     seq: int
     ack: int
     batches: _containers.RepeatedCompositeFieldContainer[Batch]
     hello: bytes
+    ack_soon: bool
     bye: int
-    def __init__(self, seq: _Optional[int] = ..., ack: _Optional[int] = ..., batches: _Optional[_Iterable[_Union[Batch, _Mapping]]] = ..., hello: _Optional[bytes] = ..., bye: _Optional[int] = ...) -> None: ...
+    def __init__(self, seq: _Optional[int] = ..., ack: _Optional[int] = ..., batches: _Optional[_Iterable[_Union[Batch, _Mapping]]] = ..., hello: _Optional[bytes] = ..., ack_soon: _Optional[bool] = ..., bye: _Optional[int] = ...) -> None: ...
 
 class Batch(_message.Message):
     __slots__ = ("proof", "messages")

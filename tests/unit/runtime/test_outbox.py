@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from meshagent.runtime.outbox import FRAME_BUDGET_BYTES, Item, Outbox, OutboxConfig, Put
 from meshagent.wire.frame import MAX_FRAME_MESSAGES
 
-CONFIG = OutboxConfig(window=1, ack_delay_s=0.005)
+CONFIG = OutboxConfig(window=1, ack_delay_s=0.005, linger_s=0.05)
 
 
 def item(size: int = 10, **kwargs: bool) -> Item:
@@ -111,12 +111,23 @@ def test_an_acknowledgement_rides_on_data_and_goes_alone_after_some_milliseconds
     assert not box.may_send(0.001)
     assert box.next_deadline_s() == CONFIG.ack_delay_s
     box.put(item(), 0.001)
-    assert box.sent(box.take(0.001), 0.001) == (1, 1)
+    assert box.sent(box.take(0.001), 0.001) == (1, 1, True)
     assert box.next_deadline_s() == float("inf")
     box.heard(2, 1, 0.01)
     assert box.may_send(0.01 + CONFIG.ack_delay_s)
-    assert box.sent(box.take(0.02), 0.02) == (0, 2)
+    assert box.sent(box.take(0.02), 0.02) == (0, 2, False)
     assert box.seq == 1
+
+
+def test_whoever_used_up_the_window_says_so_and_is_answered_sooner() -> None:
+    talker, listener = Outbox(OutboxConfig()), Outbox(OutboxConfig())
+    for waits in (False, True):
+        talker.put(item(), 0.0)
+        seq, ack, ack_soon = talker.sent(talker.take(0.0), 0.0)
+        assert ack_soon is waits
+        listener.heard(seq, ack, 0.0, ack_soon=ack_soon)
+        config = OutboxConfig()
+        assert listener.next_deadline_s() == (config.ack_soon_s if waits else config.ack_delay_s)
 
 
 def test_an_acknowledgement_leaves_although_our_own_frame_is_in_flight() -> None:
@@ -221,7 +232,7 @@ def test_everything_queued_leaves_once_in_order_within_frame_bounds_and_never_st
     def leave() -> None:
         assert box.may_send(now_s)
         items = box.take(now_s)
-        seq, ack = box.sent(items, now_s)
+        seq, ack, _ = box.sent(items, now_s)
         assert ack == box.received
         assert (seq == 0) == (not items)
         assert len(items) <= MAX_FRAME_MESSAGES

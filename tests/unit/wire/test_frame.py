@@ -39,31 +39,41 @@ batches = st.builds(
     messages=st.lists(messages, min_size=1, max_size=5),
 )
 numbers = st.integers(0, 2**63 - 1)
+hellos = st.binary(max_size=200)
 
 
-def written(seq: int, ack: int, hello: bytes, inside: list[SealedBatch]) -> bytes:
+def written(seq: int, ack: int, hello: bytes, inside: list[SealedBatch], soon: bool = False) -> bytes:
     return frame_bytes(
-        seq, ack, hello, [(one.proof, [message_bytes(m, RECEIVER) for m in one.messages]) for one in inside]
+        seq, ack, hello, [(one.proof, [message_bytes(m, RECEIVER) for m in one.messages]) for one in inside], soon
     )
 
 
 @settings(max_examples=150, deadline=None)
-@given(seq=numbers, ack=numbers, hello=st.binary(max_size=200), inside=st.lists(batches, max_size=3))
-def test_a_frame_is_read_as_it_was_written(seq: int, ack: int, hello: bytes, inside: list[SealedBatch]) -> None:
-    read = read_frame(written(seq, ack, hello, inside))
+@given(
+    seq=numbers, ack=numbers, hello=st.binary(max_size=200), inside=st.lists(batches, max_size=3), soon=st.booleans()
+)
+def test_a_frame_is_read_as_it_was_written(
+    seq: int, ack: int, hello: bytes, inside: list[SealedBatch], soon: bool
+) -> None:
+    read = read_frame(written(seq, ack, hello, inside, soon))
     expected = tuple(
         SealedBatch(b.proof, [m._replace(to=b"" if m.to == RECEIVER else m.to) for m in b.messages]) for b in inside
     )
-    assert read == Frame(seq, ack, hello, expected)
+    assert read == Frame(seq, ack, hello, expected, soon)
 
 
 @settings(max_examples=150, deadline=None)
-@given(seq=numbers, ack=numbers, hello=st.binary(max_size=200), inside=st.lists(batches, max_size=3))
-def test_a_frame_written_by_hand_equals_protobufs(seq: int, ack: int, hello: bytes, inside: list[SealedBatch]) -> None:
+@given(
+    seq=numbers, ack=numbers, hello=st.binary(max_size=200), inside=st.lists(batches, max_size=3), soon=st.booleans()
+)
+def test_a_frame_written_by_hand_equals_protobufs(
+    seq: int, ack: int, hello: bytes, inside: list[SealedBatch], soon: bool
+) -> None:
     protobufs = pb.Frame(
         seq=seq,
         ack=ack,
         hello=hello,
+        ack_soon=soon,
         batches=[
             pb.Batch(
                 proof=b.proof,
@@ -81,7 +91,7 @@ def test_a_frame_written_by_hand_equals_protobufs(seq: int, ack: int, hello: byt
             for b in inside
         ],
     )
-    assert protobufs.SerializeToString(deterministic=True) == written(seq, ack, hello, inside)
+    assert protobufs.SerializeToString(deterministic=True) == written(seq, ack, hello, inside, soon)
 
 
 @settings(max_examples=500, deadline=None)
