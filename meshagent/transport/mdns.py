@@ -51,8 +51,9 @@ PROTOCOL: Final = "1"
 """TXT `v`: the version of the link protocol; others are counted and not dialled."""
 FLEET_CHARS: Final = 16
 """TXT `f`: the start of the fleet's id, enough to pass over other fleets."""
-TTL_S: Final = 120
-"""RFC 6762's 75 minutes for a crashed peer to disappear are for printers."""
+TTL_S: Final = 1200
+"""How long a crashed peer stays announced: four times `browse_linked_s`, so that a quiet node still keeps those alive.
+RFC 6762's 75 minutes are for printers; zeroconf takes no less than 1125 s."""
 QUICK_QUERIES_S: Final = (0.02, 1.0, 3.0)
 """When the first questions go out; the rest follow `browse_lonely_s` or `browse_linked_s`."""
 MAX_SERVICES: Final = 512

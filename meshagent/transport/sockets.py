@@ -77,7 +77,8 @@ def _describe(pid: int) -> PortHolder:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace").split("\0")
     except OSError:
         words = []
-    node = any("meshagent" in word for word in words[:3])
+    # `python .../bin/meshagent run` or `python -m meshagent.operator.main`; a folder of that name proves nothing
+    node = any(Path(word).name.split(".")[0] == "meshagent" for word in words[:4])
     name = ""
     for at, word in enumerate(words):
         if word == "--name" and at + 1 < len(words):

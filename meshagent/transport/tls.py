@@ -190,9 +190,13 @@ def _shared_options(config: TransportConfig) -> ChannelOptions:
         ("grpc.max_receive_message_length", MAX_FRAME_BYTES),
         ("grpc.keepalive_time_ms", _ms(config.keepalive_s)),
         ("grpc.keepalive_timeout_ms", _ms(config.keepalive_timeout_s)),
+        # the keepalive alone waits a minute for its answer: a frozen process was never noticed without this one
         ("grpc.http2.ping_timeout_ms", _ms(config.keepalive_timeout_s)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
+        # no bandwidth probes: each is one more ping that a busy peer may answer too late; a frame and the next one fit
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", 2 * MAX_FRAME_BYTES),
         ("grpc.max_metadata_size", 4096),
         ("grpc.absolute_max_metadata_size", 8192),
     ]

@@ -159,8 +159,10 @@ def test_frames_sent_before_a_goodbye_arrive() -> None:
 def test_kill_9_of_a_peer_is_told_at_once_by_whoever_dialled() -> None:
     async def scenario(child_dials: bool) -> float:
         fleet = TestFleet()
+        # far off, so that a refusal is what tells it and not a loaded machine's time-out
+        config = quick(unreachable_after_s=5.0)
         async with (
-            open_mesh(fleet.device("a")) as one,
+            open_mesh(fleet.device("a"), config) as one,
             await Child.start(fleet.device("b")) as child,
         ):
             if child_dials:
@@ -179,8 +181,8 @@ def test_kill_9_of_a_peer_is_told_at_once_by_whoever_dialled() -> None:
 
     for child_dials in (False, True):
         told_after_s = asyncio.run(scenario(child_dials))
-        # 10 to 20 ms on an idle machine, most of it the kernel's tear-down of the process
-        assert told_after_s < 1.0
+        # 3 to 20 ms on an idle machine, most of it the kernel's tear-down of the process
+        assert told_after_s < 2.0
 
 
 def test_kill_9_is_told_at_once_although_another_address_of_the_peer_never_answers() -> None:
