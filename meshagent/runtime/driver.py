@@ -174,6 +174,8 @@ class Driver:
         self._timer_at_s = 0.0
         self._running = False
         self._peers_changed = False
+        self.lost_because: dict[NodeId, str] = {}
+        """Why the last link to a peer ended, for people."""
         self.failed: Exception | None = None
         """Set when the journal or a turn failed; nothing moves any more."""
         self.ticks = 0
@@ -319,6 +321,9 @@ class Driver:
 
     def peer_lost(self, peer: NodeId, why: str) -> None:
         log.info("lost %s: %s", peer[:8], why)
+        if len(self.lost_because) >= MAX_LOST:
+            self.lost_because.clear()
+        self.lost_because[peer] = why
         self.directory.changed()
         self._peers_changed = True
         self.feed(PeerLost(peer=peer))
@@ -615,5 +620,6 @@ class PeerDirectory:
         return known
 
 
+MAX_LOST: Final = 256
 MAX_KNOWN_KINDS: Final = 1024
 """Answers remembered; kinds come from our own roles, and from clients of the local API."""

@@ -6,8 +6,10 @@ demand from the machines' own state; nothing is kept here but names.
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from meshagent.core.acts import TaskRecord
@@ -123,7 +125,7 @@ class Look:
             "contracts": [task for task in self.tasks()["tasks"] if task["holder"] == node.id],
             "plan": [
                 {
-                    "task": task_label(stop.label, stop.task),
+                    "task": self._label_of(stop.task),
                     "place": stop.label if stop.place is not None else None,
                     "position_m": list(stop.place) if stop.place is not None else None,
                     "duration_s": stop.duration_s,
@@ -139,7 +141,12 @@ class Look:
                 "cores": {"promised": capacity.cores, "reserved": node.ledger.cores},
             },
             "queue": {"held": len(node.bidder.plan.stops), "most": node.settings.queue},
-            "journal": {"sync": node.settings.journal_sync, "commits": node.driver.commits},
+            "journal": {
+                "sync": node.settings.journal_sync,
+                "commits": node.driver.commits,
+                "bytes": _size_of(node.journal),
+            },
+            "process": _process(),
             "blocked": [
                 {"where": report.where, "in": report.within, "held_s": round(report.held_s, 3)}
                 for report in (node.watch.reports if node.watch is not None else [])[-10:]
@@ -357,12 +364,32 @@ class Look:
         contract = driver.participant.find(task)
         return contract.record if contract is not None else None
 
+    def _label_of(self, task: TaskId) -> str:
+        record = self._record_of(task)
+        return task_label(record.kind, task) if record is not None else str(task)
+
     def _rejections(self) -> list[dict[str, Any]]:
         counted: Mapping[Any, int] = getattr(self._node.driver.links, "rejections", {})
         rows = []
         for (reason, peer), count in sorted(counted.items(), key=lambda item: -item[1])[:MAX_REJECTIONS]:
             rows.append({"reason": str(reason), "peer": peer, "count": count})
         return rows
+
+
+def _size_of(journal: object) -> int | None:
+    size = getattr(journal, "size_bytes", None)
+    return int(size()) if callable(size) else None
+
+
+def _process() -> dict[str, Any]:
+    """Memory held and processor time used by this process."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    try:
+        pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+        rss_mib = round(pages * resource.getpagesize() / 2**20, 1)
+    except (OSError, ValueError, IndexError):
+        rss_mib = round(used.ru_maxrss / 1024, 1)
+    return {"rss_mib": rss_mib, "cpu_s": round(used.ru_utime + used.ru_stime, 3)}
 
 
 def _finite(value: float) -> float | None:

@@ -521,6 +521,7 @@ class Node:
         for peer_id, view in sorted(self.views.items()):
             if peer_id not in linked and view.lost_s is None:
                 view.lost_s = now_s
+                view.why = self.driver.lost_because.get(peer_id, "")
                 self._tell_watchers("peer_lost", peer=peer_id, why=view.why)
                 self.agents.tell(PeerLost(_info(view), view.why))
         self.look.forget_old_peers()

@@ -541,6 +541,22 @@ def test_a_leaving_node_finishes_what_it_can() -> None:
     run(scenario)
 
 
+def test_what_waits_for_its_turn_is_handed_back_before_what_runs_has_ended() -> None:
+    async def scenario(mesh: SmallMesh) -> None:
+        first = await mesh.join("first", Dog, **LEGGED)
+        eve = await mesh.join("eve")
+        await mesh.linked(1)
+        walking, waiting = ask(eve).submit(Visit("pump-7")), ask(eve).submit(Visit("pump-7"))
+        await mesh.until(lambda: len(first.executor.works) == 2)
+        await mesh.join("second", Dog, **{**LEGGED, "position_m": (29.0, 0.0)})
+        await mesh.until(lambda: len(eve.peers()) == 2)
+        closing = asyncio.ensure_future(first.close(drain_s=600.0))
+        assert sorted([await walking, await waiting]) == ["first", "second"]
+        await closing
+
+    run(scenario)
+
+
 def test_asked_twice_a_node_leaves_at_once() -> None:
     async def scenario(mesh: SmallMesh) -> None:
         first = await mesh.join("first", Worker)
