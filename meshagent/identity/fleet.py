@@ -17,6 +17,7 @@ import base64
 import fcntl
 import json
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,6 +59,15 @@ credentials early, so it has to be confirmed."""
 
 MAX_REVOKED: Final = 1400
 """Live revocations of one fleet: what one signed list holds and one message carries."""
+
+
+LOCK_ATTEMPTS: Final = 600
+LOCK_PAUSE_S: Final = 0.05
+"""Half a minute: sixteen nodes that start at once admit each other's devices one after the other."""
+
+
+class AuthorityBusyError(IdentityError):
+    """Another process works on this fleet."""
 
 
 class AuthorityClockError(IdentityError):
@@ -113,7 +123,7 @@ class FleetAuthority:
         """
         check_grants(name, (), ())
         private_folder(folder)
-        lock = _lock(folder)
+        lock = _lock(folder / "lock")
         try:
             if (folder / AUTHORITY_FILE).exists():
                 raise IdentityError(
@@ -132,7 +142,7 @@ class FleetAuthority:
 
     @classmethod
     def open(cls, folder: Path, *, passphrase: str | None = None) -> FleetAuthority:
-        """Take up a fleet's authority; waits for another process that has it open.
+        """Take up a fleet's authority; waits half a minute for another process that has it open.
 
         Raises:
             MissingFileError: there is no fleet in the folder.
@@ -141,7 +151,7 @@ class FleetAuthority:
         if not (folder / AUTHORITY_FILE).exists():
             raise MissingFileError(f"there is no fleet in {folder}", next_step="meshagent fleet create NAME")
         private_folder(folder)
-        lock = _lock(folder)
+        lock = _lock(folder / "lock")
         try:
             fields = json.loads(read_limited(folder / AUTHORITY_FILE, secret=True, max_bytes=MAX_AUTHORITY_BYTES))
             trust = Trust([base64.b64decode(root) for root in fields["roots"]])
@@ -509,17 +519,29 @@ class _held:
         self._descriptor = -1
 
     def __enter__(self) -> None:
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        self._descriptor = _lock(self._path)
 
     def __exit__(self, *_exc: object) -> None:
         os.close(self._descriptor)
 
 
-def _lock(folder: Path) -> int:
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    return descriptor
+def _lock(path: Path) -> int:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise IdentityError(f"{path} cannot be opened: {error.strerror}") from error
+    for _ in range(LOCK_ATTEMPTS):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(LOCK_PAUSE_S)
+            continue
+        return descriptor
+    os.close(descriptor)
+    raise AuthorityBusyError(
+        f"another command has had {path.parent} open for {LOCK_ATTEMPTS * LOCK_PAUSE_S:.0f} s",
+        next_step="let it end, perhaps it asks for something, then try again",
+    )
 
 
 def _key_path(folder: Path, sequence: int) -> Path:

@@ -17,6 +17,7 @@ from meshagent.identity.device import DeviceIdentity
 from meshagent.identity.files import MissingFileError
 from meshagent.identity.fleet import (
     AUTHORITY_FILE,
+    AuthorityBusyError,
     AuthorityClockError,
     FleetAuthority,
     UnknownDeviceError,
@@ -276,3 +277,11 @@ def test_revoking_more_devices_than_a_list_carries_is_refused(monkeypatch: pytes
     with pytest.raises(IdentityError, match="over 2"):
         fleet.revoke("c", now_s=NOW_S)
     assert fleet.find("c").revoked is None
+
+
+def test_waiting_for_a_held_authority_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("meshagent.identity.fleet.LOCK_ATTEMPTS", 2)
+    with FleetAuthority.create(tmp_path / "f", "plant", now_s=NOW_S), pytest.raises(AuthorityBusyError) as caught:
+        FleetAuthority.open(tmp_path / "f")
+    assert caught.value.next_step
+    FleetAuthority.open(tmp_path / "f").close()
