@@ -273,6 +273,7 @@ class Sealer:
         "_recipients",
         "_statement_prefix",
         "boot",
+        "signatures_made",
     )
 
     def __init__(
@@ -288,6 +289,8 @@ class Sealer:
         if len(fleet) != 32 or len(boot) != BOOT_BYTES:
             raise ValueError("a fleet id has 32 bytes, a boot 16")
         self.boot = boot
+        self.signatures_made = 0
+        """One a batch."""
         self._key = key
         self._batch = start_batch
         self._random = random_bytes
@@ -347,6 +350,7 @@ class Sealer:
         fields = _BATCH_FIELDS.pack(batch, hlc, count)
         signature = self._key.sign(Tag.BATCH, self._statement_prefix + fields + root)
         self._batch = batch + 1
+        self.signatures_made += 1
         sealed = [
             SealedMessage(header, key, index, paths[index], message[3])
             for index, ((header, key), message) in enumerate(zip(headers, messages, strict=True))

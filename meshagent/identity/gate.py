@@ -302,6 +302,8 @@ class Gate:
         self.replay = replay if replay is not None else ReplayTable()
         self.equivocations: dict[NodeId, Equivocation] = {}
         """One proof for each device caught; at most `MAX_EQUIVOCATIONS`."""
+        self.signatures_checked = 0
+        """Ed25519 checks made, failed ones too: what batches save shows here."""
         self._key = public_key_of(node_id)
         self._fleet = book.trust.fleet
         self._book = book
@@ -521,6 +523,7 @@ class Gate:
             return None
         if link is not None and not (link.signatures.take(1, now_s) and self._signatures.take(1, now_s)):
             return RejectReason.SIGNATURE_BUDGET
+        self.signatures_checked += 1
         if not signature_holds(sender, signed, proof[66:]):
             return RejectReason.SIGNATURE
         if earlier is not None and earlier[:-64] != signed:

@@ -128,10 +128,6 @@ class ReplayTable:
         self._senders[sender] = state
         return state
 
-    def forget(self, sender: bytes) -> None:
-        """Drop a sender whose credential has ended for good."""
-        self._senders.pop(sender, None)
-
     def row(self, sender: bytes) -> bytes:
         """The persisted form of one sender, to be stored under its key: 337 bytes."""
         state = self._senders[sender]

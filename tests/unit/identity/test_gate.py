@@ -356,6 +356,17 @@ def test_the_memory_of_signatures_is_bounded_by_sender_and_in_all(monkeypatch: p
     assert len(bob.admitted) == 35
 
 
+def test_one_signature_is_made_and_checked_for_a_whole_batch() -> None:
+    fleet = authority()
+    ann = device(fleet, "ann")
+    bob = receiver(fleet, "bob", ann)
+    batch = ann.seal(*[Outgoing(bob.id, 1, 1000, b"")] * 50)
+    bob.take(ann.id, only(batch, *range(25)))
+    bob.take(ann.id, only(batch, *range(25, 50)))
+    assert len(bob.admitted) == 50
+    assert (ann.sealer.signatures_made, bob.gate.signatures_checked) == (1, 1)
+
+
 def test_a_full_table_of_senders_refuses_new_ones_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("meshagent.identity.replay.MAX_SENDERS", 1)
     fleet = authority()
