@@ -195,7 +195,12 @@ class Ending(Calling):
             self._illegal(u, peer, act, "that epoch was not awarded to it")
             return
         if act.in_doubt:
-            self._holder_in_doubt(u, peer, act)
+            if not u.terminal and peer == u.holder and act.epoch in (u.epoch, u.former):
+                self._holder_in_doubt(u, peer)
+            else:
+                # Settled meanwhile: without this word the doubter would refuse the same work (kind, key) for ever.
+                self._release(u, peer, act.epoch)
+                self._acknowledge(u, peer, act.epoch, Performative.CANCELLED)
             return
         if not self._release(u, peer, act.epoch):
             return
@@ -207,9 +212,7 @@ class Ending(Calling):
         else:
             self._not_done(u)
 
-    def _holder_in_doubt(self, u: Undertaking, peer: NodeId, act: Cancelled) -> None:
-        if peer != u.holder or act.epoch not in (u.epoch, u.former):
-            return
+    def _holder_in_doubt(self, u: Undertaking, peer: NodeId) -> None:
         if u.phase in (Phase.COMMITTED, Phase.CANCELLING):
             self._note(u, "cancelled", peer, (("in_doubt", True), *u.renewals.facts()))
             u.pnr = True

@@ -106,6 +106,10 @@ class Reporting(ParticipantBase):
         ):
             c.acknowledged = True
             self._close(c)
+        elif c.stage is Stage.IN_DOUBT and act.act is Performative.CANCELLED and act.epoch >= c.epoch:
+            # The task has ended or gone on without us, so nobody needs to know any more what happened here.
+            self._note(c, "doubt_settled")
+            self._close(c)
 
     def _hear_query(self, c: Contract, act: QueryStatus) -> None:
         self._answer_stored(c)
@@ -116,7 +120,7 @@ class Reporting(ParticipantBase):
             self._note(c, "not_understood", (("act", act.act.value), ("reason", act.reason.value)))
         if act.reason is not Reason.UNKNOWN_TASK or act.epoch != c.epoch:
             return
-        if c.stage is Stage.REPORTING:
+        if c.stage in (Stage.REPORTING, Stage.IN_DOUBT):
             self._close(c)
         elif c.stage is Stage.EXECUTING and act.act is Performative.RENEW:
             self._stop(c, Reason.UNKNOWN_TASK)

@@ -15,6 +15,7 @@ from meshagent.core.acts import (
     Forfeit,
     NotUnderstood,
     PassPointOfNoReturn,
+    Performative,
     PointOfNoReturnRecorded,
     QueryStatus,
     Renewed,
@@ -277,6 +278,17 @@ def test_a_holder_that_does_not_know_leaves_it_in_doubt() -> None:
     due_s = desk.machine.next_deadline_s()
     assert due_s is not None
     assert due_s - desk.now_s == desk.config.resend_max_s
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_whoever_is_still_in_doubt_is_told_when_it_is_settled(done: bool) -> None:
+    # Seed 0x129: a doubter that nobody told refused the same work (kind, key) for ever.
+    desk = in_doubt()
+    doubt = Cancelled(task=desk.task, epoch=desk.epoch, in_doubt=True)
+    desk.feed(DoubtResolved(task=desk.task, done=done))
+    desk.hear(desk.peers[0], doubt)
+    assert desk.one(Acknowledge).act is Performative.CANCELLED
+    assert desk.state() is (TaskState.DONE if done else TaskState.CALLING)
 
 
 def test_a_holder_that_tells_of_its_doubt_is_believed_before_the_lease_ends() -> None:

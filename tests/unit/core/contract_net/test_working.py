@@ -370,6 +370,20 @@ def test_a_handler_that_gives_back_by_itself_knows_that_nothing_happened() -> No
     assert desk.sent(Forfeit)
 
 
+def test_a_doubt_that_was_settled_blocks_the_same_work_no_more() -> None:
+    desk = ParticipantDesk()
+    epoch = desk.working()
+    past_no_return(desk, epoch)
+    desk.restart()
+    contract = desk.machine.find(desk.task)
+    assert contract is not None
+    assert contract.stage is Stage.IN_DOUBT
+    desk.hear(Acknowledge(task=desk.task, epoch=epoch, act=Performative.INFORM))
+    assert contract.stage is Stage.IN_DOUBT, "an acknowledgement of something else settles nothing"
+    desk.hear(Acknowledge(task=desk.task, epoch=epoch, act=Performative.CANCELLED))
+    assert contract.stage is Stage.CLOSED
+
+
 def test_a_person_may_have_work_in_doubt_done_again_here() -> None:
     desk = ParticipantDesk()
     epoch = desk.working()
