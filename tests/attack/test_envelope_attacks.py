@@ -13,6 +13,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from meshagent.identity.envelope import (
+    MAX_LEAVES,
     Outgoing,
     SealedBatch,
     SealedMessage,
@@ -120,6 +121,23 @@ def test_long_path_is_rejected_before_anything_is_hashed() -> None:
     for path in (good.path + bytes(32), good.path + bytes(32) * 9, bytes(10**6), good.path + b"x", good.path[:-32]):
         assert bob.take(ann.id, SealedBatch(batch.proof, [good._replace(path=path)])) == []
     assert bob.rejected() == {R.SHAPE: 5}
+
+
+def test_batch_of_more_leaves_than_allowed_is_rejected_although_signed() -> None:
+    fleet = authority()
+    mallory = device(fleet, "mallory")
+    bob = receiver(fleet, "bob", mallory)
+    message = mallory.say(bob.id).messages[0]
+    prefix = leaf_prefix(fleet.fleet, mallory.identity.key.public, mallory.boot)
+    first = leaf_hash(prefix, bob.identity.key.public, message.header, message.payload)
+    for count, passes in ((MAX_LEAVES, True), (MAX_LEAVES + 1, False), (65535, False)):
+        levels = tree_of([first] + [bytes(32)] * (count - 1))
+        proof = sign_root(mallory, levels[-1][0], batch=count, leaves=count)
+        sealed = message._replace(path=b"".join(level[1] for level in levels[:-1]))
+        assert bool(bob.take(mallory.id, SealedBatch(proof, [sealed]))) is passes
+    assert bob.rejected() == {R.SHAPE: 2}
+    assert bob.take(mallory.id, SealedBatch(mallory.say(bob.id).proof, [message, message])) == []
+    assert bob.rejected() == {R.SHAPE: 4}, "more messages than leaves"
 
 
 def test_cross_batch_message_is_rejected() -> None:

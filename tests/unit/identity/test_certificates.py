@@ -140,6 +140,7 @@ def own(oid: x509.ObjectIdentifier, content: bytes) -> Callable[[list], list]:  
     ]
 
 
+OTHER_URI = f"spiffe://{authority('other').trust.fleet_id}/device/dog"
 CA_CHANGES: dict[str, Callable[[list], list]] = {  # type: ignore[type-arg]
     "no name constraints": lambda es: [(e, c) for e, c in es if not isinstance(e, x509.NameConstraints)],
     "constraints not critical": lambda es: [(e, c and not isinstance(e, x509.NameConstraints)) for e, c in es],
@@ -155,7 +156,7 @@ CA_CHANGES: dict[str, Callable[[list], list]] = {  # type: ignore[type-arg]
     ),
     "another fleet's URI": replaced(
         x509.SubjectAlternativeName,
-        x509.SubjectAlternativeName([x509.UniformResourceIdentifier("spiffe://x/device/dog")]),
+        x509.SubjectAlternativeName([x509.UniformResourceIdentifier(OTHER_URI)]),
         False,
     ),
     "generation of five bytes": own(OID_GENERATION, der.integer(2**32)),
