@@ -6,7 +6,7 @@ disk, except those that die for ever. After that the promises about endings are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
@@ -48,13 +48,13 @@ class Aim(StrEnum):
 WEIGHTS: Final = {
     Kind.CRASH: 6,
     Kind.PAUSE: 2,
-    Kind.SUSPEND: 1,
+    Kind.SUSPEND: 2,
     Kind.STALL: 2,
     Kind.PARTITION: 3,
     Kind.ONE_WAY: 1,
     Kind.CUT: 1,
     Kind.LEAVE: 1,
-    Kind.MUTE: 2,
+    Kind.MUTE: 3,
 }
 AIMED: Final = 0.5
 """Share of faults that strike whoever holds or asked for a task: at random most of them would strike nobody at work."""
@@ -62,6 +62,10 @@ LOOK_AGAIN_S: Final = 0.02
 """An aimed fault waits for somebody to strike, looking this often."""
 AIM_S: Final = 0.8
 """It strikes within so long after it found somebody."""
+MIN_MUTE_S: Final = 3.0
+"""Longer than the shorter lease: silence below it is no test of when a lease ends."""
+MIN_LAG_S: Final = 0.6
+"""Longer than what the initiator waits beyond the lease (0.22 s at 2 s) and its call that the mute holder delays."""
 MAX_LAG_S: Final = 1.6
 """Below the time in which a silent link is closed."""
 DURATIONS_S: Final = (0.05, 0.3, 0.8, 1.6, 2.4, 4.0, 7.0)
@@ -114,10 +118,12 @@ def draw(rng: Random, nodes: Sequence[str], *, keep: Sequence[str], until_s: flo
                 struck.reverse()
         death = Death.POWER_CUT if rng.random() < 0.3 else Death.KILLED
         duration_s = rng.choice(DURATIONS_S) * rng.uniform(0.8, 1.2)
+        if kind is Kind.MUTE:
+            duration_s = max(duration_s, MIN_MUTE_S)
         for_ever = kind is Kind.CRASH and struck[0] in mortal and len(dead) + 1 < len(mortal) and rng.random() < 0.15
-        aim = (
-            rng.choice((Aim.HOLDER, Aim.HOLDER, Aim.ORIGIN)) if rng.random() < AIMED or kind is Kind.MUTE else Aim.NAME
-        )
+        aim = rng.choice((Aim.HOLDER, Aim.HOLDER, Aim.ORIGIN)) if rng.random() < AIMED else Aim.NAME
+        if kind is Kind.MUTE:
+            aim = Aim.HOLDER
         if for_ever:
             aim = Aim.NAME
             dead.add(struck[0])
@@ -126,7 +132,7 @@ def draw(rng: Random, nodes: Sequence[str], *, keep: Sequence[str], until_s: flo
                 kind=kind,
                 aim=aim,
                 wait_s=rng.uniform(0.0, AIM_S),
-                lag_s=rng.uniform(0.2, MAX_LAG_S),
+                lag_s=rng.uniform(MIN_LAG_S, MAX_LAG_S),
                 at_s=rng.uniform(0.0, until_s),
                 nodes=tuple(struck),
                 duration_s=duration_s,
@@ -215,7 +221,6 @@ def _hit(stage: Stage, fault: Fault, nodes: tuple[str, ...]) -> None:
     process = stage.process(first)
     if process is None:
         return
-    back: Callable[[], object]
     if fault.kind is Kind.CRASH:
         process.crash_at(process.boundaries + fault.boundary, fault.death)
         process.when_dead(lambda: _comes_back(stage, fault, first))
@@ -226,8 +231,11 @@ def _hit(stage: Stage, fault: Fault, nodes: tuple[str, ...]) -> None:
         process.when_dead(lambda: _comes_back(stage, fault, first))
     else:
         process.freeze(suspend=fault.kind is Kind.SUSPEND)
-        back = process.thaw
-        world.after(fault.duration_s, back)
+        if fault.kind is Kind.SUSPEND:
+            # Whoever slept wakes without its network, which takes a while to come back.
+            away = network.partition((first,), [name for name in sorted(world.devices) if name != first])
+            world.after(fault.duration_s + fault.lag_s, away)
+        world.after(fault.duration_s, process.thaw)
 
 
 def _comes_back(stage: Stage, fault: Fault, name: str) -> None:

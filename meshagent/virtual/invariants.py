@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from meshagent.core.acts import TaskRecord
+from meshagent.sdk.kinds import kind_named
 from meshagent.types import Delivery, Epoch, NodeId, Reason, TaskId, TaskState
 from meshagent.virtual.kernel import Process, World
 
@@ -84,10 +85,18 @@ class TaskFacts:
     told_doubt: bool = False
     point_of_no_return: bool = False
     cancel_asked: bool = False
+    _duration_s: float | None = None
 
     @property
     def once(self) -> bool:
         return self.record.delivery is Delivery.AT_MOST_ONCE
+
+    def duration_s(self) -> float:
+        """How long the work takes, as the task itself says."""
+        if self._duration_s is None:
+            kind = kind_named(self.record.kind)
+            self._duration_s = float(kind.decode(self.record.spec).duration_s()) if kind is not None else 0.0
+        return self._duration_s
 
 
 class Watcher:

@@ -13,6 +13,7 @@ import heapq
 import itertools
 import sys
 import traceback
+import warnings
 import weakref
 from asyncio import events
 from collections import deque
@@ -328,11 +329,15 @@ def bury(tasks: list[asyncio.Task[Any]]) -> None:
 
     Their `finally` blocks run now; the ports that they could reach are dead.
     """
-    for task in tasks:
-        coroutine = task.get_coro()
-        if coroutine is None or not hasattr(coroutine, "close"):
-            continue
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a task that had not begun holds coroutines never awaited
+        for task in tasks:
+            _close(task.get_coro())
+
+
+def _close(coroutine: Any) -> None:
+    if hasattr(coroutine, "close"):
         try:
             coroutine.close()
         except (Exception, SystemExit, KeyboardInterrupt):  # noqa: BLE001 - what a dead process's cleanup raises is nobody's
-            continue
+            return

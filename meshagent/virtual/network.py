@@ -32,10 +32,10 @@ DIAL_TIMEOUT_S: Final = 1.0
 """A dial that hears nothing fails after so long."""
 YIELD_S: Final = 0.3
 """How long the larger id leaves the dialling to the smaller one."""
+MIN_PROBE_S: Final = 0.01
+"""TCP sends a lost tail again after two round trips, at least this (RFC 8985 7.2, tail loss probe)."""
 RETRANSMIT_S: Final = 0.2
-"""TCP's first retransmission timeout on Linux; doubles."""
-MAX_RETRANSMISSIONS: Final = 4
-"""Consecutive losses of one frame; at a loss of one half this is 3 % of the frames, which then count as delivered."""
+"""Linux's shortest retransmission timeout, for what is lost again; doubles (RFC 6298)."""
 FAITHFUL_FRAMES: Final = 3
 """First frames of each direction of a link that are never dropped, doubled or swapped: Hello and profile."""
 PORT: Final = 7340
@@ -51,6 +51,8 @@ class Weather:
     """Sigma of the logarithm of the latency: p99 is `latency_s * exp(2.3 * spread)`."""
     loss: float = 0.0
     """Lost and retransmitted: late, and everything behind it too."""
+    in_a_row: int = 4
+    """One frame is lost so often at most; at a loss of one half 6 % of the frames then count as delivered."""
     drop: float = 0.0
     """Vanished from the stream."""
     duplicate: float = 0.0
@@ -132,12 +134,12 @@ class _Wire:
             return
         arrival_s = at_s + network.latency(rng) + network.lag_s(end.transport.host, far.transport.host)
         if weather.loss:
-            wait_s = RETRANSMIT_S
-            for _ in range(MAX_RETRANSMISSIONS):
+            wait_s = max(MIN_PROBE_S, 4 * weather.latency_s)
+            for number in range(weather.in_a_row):
                 if rng.random() >= weather.loss:
                     break
                 arrival_s += wait_s
-                wait_s *= 2
+                wait_s = RETRANSMIT_S * 2**number
         swapped = not faithful and bool(weather.reorder) and rng.random() < weather.reorder
         if not swapped:
             arrival_s = max(arrival_s, far.last_arrival_s)

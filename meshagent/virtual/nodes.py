@@ -445,6 +445,8 @@ class Member:
                 return f"{self.name} still holds {contract.task[:8]} ({contract.stage})"
             if contract.stage is Stage.REPORTING:
                 return f"{self.name} still reports {contract.task[:8]}"
+            if contract.stage is Stage.IN_DOUBT:
+                return f"{self.name} is still in doubt about {contract.task[:8]}"
         held = [work.record.task for work in node.executor.works.values() if work.record.initiator not in gone]
         if held:
             return f"{self.name} still runs {held[0][:8]}"

@@ -68,12 +68,17 @@ class Company:
     healed: bool = False
 
     def pair(self) -> tuple[str, str] | None:
+        found: tuple[str, str] | None = None
+        longest_s = 0.0
         for facts in self.watcher.tasks.values():
-            if facts.once and facts.ended is None:
-                for execution in facts.executions:
-                    if execution.acting(self.world.now_s) and execution.process.name != facts.origin:
-                        return execution.process.name, facts.origin
-        return None
+            if not facts.once or facts.ended is not None:
+                continue
+            duration_s = facts.duration_s()
+            for execution in facts.executions:
+                remote = execution.process.name != facts.origin and facts.origin in self.mesh.members
+                if remote and duration_s > longest_s and execution.acting(self.world.now_s):
+                    found, longest_s = (execution.process.name, facts.origin), duration_s
+        return found
 
     def process(self, name: str) -> Process | None:
         process = self.world.devices[name].process if name in self.world.devices else None

@@ -7,6 +7,7 @@ A failing seed prints one line that replays it. `--json` prints one object with 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import multiprocessing
 import platform
@@ -142,10 +143,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failures: list[Verdict] = []
     done = events = 0
     virtual_s = 0.0
+    traces: list[tuple[int, str]] = []
     for verdict in judged(jobs, processes):
         done += 1
         events += verdict.events
         virtual_s += verdict.virtual_s
+        traces.append((verdict.seed, verdict.trace_hash))
         if given.show:
             _show(verdict, options)
         if verdict.code != OK:
@@ -159,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failures.sort(key=lambda verdict: verdict.seed)
     code = max((verdict.code for verdict in failures), default=OK, key=_severity)
     if given.json:
-        print(_document(given.seeds, done, failures, events, virtual_s, wall_s, options))
+        print(_document(given.seeds, traces, failures, events, virtual_s, wall_s, options))
     else:
         print(
             f"{done - len(failures)} ok · {len(failures)} failed · {events} events · {virtual_s:.0f} s virtual in"
@@ -186,7 +189,7 @@ def _show(verdict: Verdict, options: Options) -> None:
 
 def _document(
     seeds: range,
-    done: int,
+    traces: Sequence[tuple[int, str]],
     failures: Sequence[Verdict],
     events: int,
     virtual_s: float,
@@ -197,8 +200,9 @@ def _document(
         {
             "schema": "meshagent.virtual/1",
             "seeds": [seeds.start, seeds.stop],
-            "run": done,
-            "ok": done - len(failures),
+            "run": len(traces),
+            "ok": len(traces) - len(failures),
+            "traces": hashlib.blake2b(repr(sorted(traces)).encode(), digest_size=16).hexdigest(),
             "failures": [
                 {key: value for key, value in asdict(verdict).items() if key != "tail"}
                 | {"replay": replay_line(verdict, options)}

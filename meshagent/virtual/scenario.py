@@ -186,7 +186,7 @@ def draw_scenario(seed: int, options: Options, *, identities: int) -> Scenario:
 
 
 def _ask(rng: Random, number: int, origins: list[str]) -> Ask:
-    walk_s = rng.choice((0.05, 0.3, 1.0, 2.5, 4.0)) * rng.uniform(0.8, 1.2)
+    walk_s = rng.choice((0.05, 0.3, 1.0, 2.5, 6.0)) * rng.uniform(0.8, 1.2)
     draw_kind = rng.random()
     task: Task[Any]
     if draw_kind < 0.5:

@@ -1,0 +1,67 @@
+"""Small scenarios written by hand, for tests that strike at one point after another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meshagent.sdk.kinds import Task
+from meshagent.virtual.cast import Look, Press
+from meshagent.virtual.faults import Fault, Kind
+from meshagent.virtual.kernel import Death
+from meshagent.virtual.network import Weather
+from meshagent.virtual.scenario import Ask, Player, Scenario
+
+ASKED_AT_S = 0.6
+HEAL_AT_S = 6.0
+PRESS = Press(button="b", walk_s=0.4, reach_s=0.05, linger_s=0.05)
+LOOK = Look(what="w", looks=2, look_s=0.15)
+
+
+def player(name: str, identity: int, *, presses: bool, looks: bool) -> Player:
+    """A device at the origin with a right clock, up from the start."""
+    return Player(
+        name=name,
+        identity=identity,
+        presses=presses,
+        looks=looks,
+        rounds=False,
+        rate=1.0,
+        wall_offset_s=0.0,
+        position_m=(0.0, 0.0),
+        joins_at_s=0.0,
+    )
+
+
+def pair_of_workers(task: Task[Any], *faults: Fault, weather: Weather | None = None, lease_s: float = 1.0) -> Scenario:
+    """`asker` asks, `one` and `two` can do it."""
+    return Scenario(
+        seed=1,
+        players=(
+            player("asker", 0, presses=False, looks=False),
+            player("one", 1, presses=True, looks=True),
+            player("two", 2, presses=True, looks=True),
+        ),
+        asks=(Ask(at_s=ASKED_AT_S, origin="asker", task=task),),
+        plan=faults,
+        lease_s=lease_s,
+        weather=weather or Weather(spread=0.1),
+        heal_at_s=HEAL_AT_S,
+    )
+
+
+def crash(name: str, boundary: int, *, down_s: float, death: Death = Death.KILLED) -> Fault:
+    """`name` crashes at its `boundary`-th boundary after the task was asked for."""
+    return Fault(
+        kind=Kind.CRASH,
+        at_s=ASKED_AT_S,
+        nodes=(name,),
+        duration_s=down_s,
+        boundary=boundary,
+        death=death,
+        reboot=death is Death.POWER_CUT,
+    )
+
+
+def stall(name: str, boundary: int, *, duration_s: float) -> Fault:
+    """`name` stands still in the middle of a callback, at its `boundary`-th boundary after the task was asked for."""
+    return Fault(kind=Kind.STALL, at_s=ASKED_AT_S, nodes=(name,), duration_s=duration_s, boundary=boundary)
