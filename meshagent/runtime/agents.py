@@ -25,18 +25,21 @@ from meshagent.core.contract_net.interface import (
     WorkEnded,
 )
 from meshagent.core.plan import Planner
+from meshagent.devices.drivers import SensorEndedError
+from meshagent.errors import ConfigurationError
 from meshagent.runtime.bay import DeviceBay
 from meshagent.runtime.bidder import PlanBidder, Pricing
 from meshagent.runtime.blocked import Watch
 from meshagent.runtime.executor import Executor, Handler, Sink, Work
 from meshagent.runtime.handlers import handler_of
-from meshagent.runtime.supervise import Raised, attempt_async, supervise
+from meshagent.runtime.supervise import Raised, attempt, attempt_async, supervise
 from meshagent.sdk.backend import NodeServices, SubmitRequest
 from meshagent.sdk.context import Context
 from meshagent.sdk.errors import SchemaError
 from meshagent.sdk.events import Event, event_schema
 from meshagent.sdk.requires import Requires
 from meshagent.sdk.role import EventHandler, Role, RoleSpec, SensorHandler, TaskSpec, Timer
+from meshagent.sdk.sensing import SensorStream
 from meshagent.types import NodeId, Reason
 
 MAX_NEWS: Final = 64
@@ -111,10 +114,25 @@ class Agents:
     def host(self, spec: RoleSpec) -> Agent:
         """Enact a role: from now on its kinds are offered and its news are heard once `start` was called.
 
-        Whatever the role's own `__init__` raises comes out of here: a role that cannot be made is a mistake to see at
-        start, not later.
+        Raises:
+            ConfigurationError: the role's own `__init__` raised, its driver does not fit, or another role of this node
+                performs the same kind. A mistake to see at start, not later.
         """
-        role = spec.create(self._services)
+        made = attempt(lambda: spec.create(self._services))
+        if isinstance(made, Raised):
+            log.error("%s.__init__ raised\n%s", spec.name, made.traceback())
+            raise ConfigurationError(
+                f"the role {spec.name} cannot be made: its __init__ raised {made.sentence}",
+                next_step=f"correct {spec.name}.__init__ in {spec.origin.file or spec.origin.module}",
+            ) from made.error
+        role = made
+        for task in spec.tasks:
+            other = self._by_kind.get(task.kind.name)
+            if other is not None:
+                raise ConfigurationError(
+                    f"{other.name} and {spec.name} both perform {task.kind.name} on one node",
+                    next_step="run one of the two roles on another node",
+                )
         agent = Agent(spec, role)
         for sensor in spec.sensors.values():
             sensor.of(role).connect(self._bay.reader(sensor), self._now_s)
@@ -144,7 +162,7 @@ class Agents:
                 inbox = self._inbox(agent, sampled)
                 self._spawn(inbox.label, inbox.run)
                 stream = sampled.sensor.of(agent.role)
-                self._spawn(f"sensor {stream.name} of {agent.name}", lambda s=stream, i=inbox: s.pump(i.put_local))  # type: ignore[misc]
+                self._spawn(f"sensor {stream.name} of {agent.name}", lambda s=stream, i=inbox: _pump(s, i))  # type: ignore[misc]
             for timer in agent.spec.timers:
                 self._spawn(timer.label, lambda a=agent, t=timer: self._tick(a, t))  # type: ignore[misc]
 
@@ -346,3 +364,10 @@ class _Inbox:
                 handler.function,
                 lambda v=value, c=context: handler.call(role, v, c),  # type: ignore[misc]
             )
+
+
+async def _pump(stream: SensorStream[Any], inbox: _Inbox) -> None:
+    try:
+        await stream.pump(inbox.put_local)
+    except SensorEndedError as error:
+        log.info("sensor %s has ended: %s", stream.name, error)

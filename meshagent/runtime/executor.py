@@ -302,6 +302,14 @@ class Executor:
         for work in list(self._waiting):
             self._cancel(work, reason, "")
 
+    def give_back_last(self, reason: Reason, detail: str) -> bool:
+        """Of the stops that have not begun the last in the plan goes back; False: all have begun."""
+        placed = [work for work in self._waiting if work.placed]
+        if not placed:
+            return False
+        self._cancel(max(placed, key=lambda work: self._rank(work.record.task)), reason, detail)
+        return True
+
     async def idle(self) -> None:
         """Completes when no work is held."""
         await self._idle.wait()
@@ -332,7 +340,9 @@ class Executor:
             self._lane = first
             self._waiting.remove(first)
             self._run(first)
-        for work in [work for work in self._waiting if not work.placed]:
+        beside = [work for work in self._waiting if not work.placed]
+        beside.sort(key=lambda work: -work.record.priority)  # stable: first come among equals
+        for work in beside:
             if self._beside >= self._parallel:
                 break
             self._beside += 1
@@ -425,8 +435,6 @@ class Executor:
     def _outcome(self, work: Work, task: asyncio.Task[bytes | Raised]) -> WorkOutcome:
         label = work.handler.label
         if task.cancelled():
-            if work.stopped is None:
-                return WorkOutcome(reason=Reason.ERROR, detail="the handler cancelled itself")
             return self._stopped_outcome(work)
         error = task.exception()
         if isinstance(error, ForfeitSignal):
@@ -442,6 +450,8 @@ class Executor:
             raised = answer
         if work.stopped is not None:
             return self._stopped_outcome(work)  # what it raised while being stopped is a consequence
+        if isinstance(raised.error, asyncio.CancelledError):
+            return WorkOutcome(reason=Reason.ERROR, detail="the handler cancelled itself")
         if isinstance(raised.error, LeaseLostError):
             return WorkOutcome(reason=Reason.LEASE_LOST, detail=raised.sentence, given_back=True)
         if isinstance(raised.error, WorkerCrashedError):
@@ -465,7 +475,7 @@ class Executor:
         )
 
     def _stopped_outcome(self, work: Work) -> WorkOutcome:
-        assert work.stopped is not None
+        assert work.stopped is not None  # nobody else cancels the task
         if work.stopped is Reason.TIMEOUT:
             log.error("%s %s", work.handler.label, work.stop_detail)
             return WorkOutcome(reason=Reason.TIMEOUT, detail=work.stop_detail)

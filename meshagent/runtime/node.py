@@ -65,6 +65,8 @@ PROFILE_PERIOD_S: Final = 5.0
 HAND_BACK_S: Final = 2.0
 """Leaving: how long forfeits and results may take to be acknowledged. What is not is journaled and said again at the
 next start."""
+BATTERY_SLACK_SOC: Final = 0.02
+"""A plan is cut when it ends this far below the reserve: estimates waver, promises should not."""
 MAX_WATCHERS: Final = 64
 MAY_HOLDS_S: Final = 1.0
 MAX_MAY: Final = 4096
@@ -185,6 +187,7 @@ class Node:
             say=self.driver.say,
             linked=lambda: {peer.id: peer.clock_offset_s or 0.0 for peer in self.driver.peers().values()},
             name_of=self.look.name_of,
+            now_s=clock.boot_s,
         )
         self.executor: Executor
         self.agents: Agents
@@ -617,6 +620,12 @@ class Node:
             self.agents.tell(BatteryLow(soc))
             self._tell_watchers("battery_low", soc=soc)
         self._told_low = low
+        end = self.bidder.soc_at_end()
+        if end is not None and end < self.settings.battery_reserve_soc - BATTERY_SLACK_SOC:
+            # the plan was feasible when it was promised; what comes last goes to somebody who is fresher
+            detail = f"would come home with {max(0.0, end) * 100:.0f} %"
+            if self.executor.give_back_last(Reason.BATTERY, detail):
+                log.warning("the battery does not last for the plan (%s): its last stop is given back", detail)
 
     @property
     def hosted(self) -> Iterable[Agent]:

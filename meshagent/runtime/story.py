@@ -41,6 +41,8 @@ LATEST_WALL_S: Final = 1e10
 """The year 2286: a peer's clock that says more is not a clock."""
 MAX_ASKED: Final = 64
 """Peers that are asked for one story."""
+MAX_ANSWERS_A_S: Final = 50
+"""Each reads the journal (0.2 ms): curiosity of peers must not hold up the work."""
 MAX_STORIES: Final = 32
 """Stories gathered at once; more wait in line at the local API."""
 DEFAULT_WAIT_S: Final = 1.0
@@ -184,6 +186,7 @@ class Storyteller:
         say: Callable[[NodeId, StoryQuery | StoryReply], None],
         linked: Callable[[], Mapping[NodeId, float]],
         name_of: Callable[[NodeId], str],
+        now_s: Callable[[], float],
     ) -> None:
         """Nothing is read or sent yet.
 
@@ -196,6 +199,7 @@ class Storyteller:
             say: sends to one peer.
             linked: linked peers and how far their clock is ahead of ours, seconds.
             name_of: for people.
+            now_s: the node's clock.
         """
         self._me = me
         self._read_log = read_log
@@ -205,6 +209,9 @@ class Storyteller:
         self._say = say
         self._linked = linked
         self._name_of = name_of
+        self._now_s = now_s
+        self._answers = 0
+        self._second_s = 0.0
         self._query = 0
         self._gatherings: dict[int, _Gathering] = {}
 
@@ -223,6 +230,8 @@ class Storyteller:
     def heard(self, peer: NodeId, body: StoryQuery | StoryReply) -> None:
         """A peer asks, or answers."""
         if isinstance(body, StoryQuery):
+            if not self._may_answer():
+                return  # whoever asks hears nothing, and names us as not asked
             task = self._resolve(body.task)
             teller = self.own(task) if task is not None else Teller(self._me, (), {})
             lines, truncated = encode_reply(teller)
@@ -241,6 +250,13 @@ class Storyteller:
             if told is not None and body.task == gathering.task:
                 gathering.answers[peer] = told
         gathering.changed.set()
+
+    def _may_answer(self) -> bool:
+        now_s = self._now_s()
+        if now_s - self._second_s >= 1.0:
+            self._second_s, self._answers = now_s, 0
+        self._answers += 1
+        return self._answers <= MAX_ANSWERS_A_S
 
     async def gather(self, asked: str, *, wait_s: float = DEFAULT_WAIT_S) -> dict[str, Any] | None:
         """The story of a task as a `meshagent.why/1` document; None: nobody asked knows it.

@@ -65,9 +65,18 @@ def attempt(function: Callable[[], T]) -> T | Raised:
 
 
 async def attempt_async(work: Awaitable[T]) -> T | Raised:
-    """Await it; what it raises comes back as a value. Cancellation of the caller passes through."""
+    """Await it; what it raises comes back as a value. Cancellation of the caller passes through.
+
+    A `CancelledError` that nobody asked for (the code awaited something that was cancelled) counts as raised: else one
+    handler could end the loop that calls it.
+    """
     try:
         return await work
+    except asyncio.CancelledError as error:
+        caller = asyncio.current_task()
+        if caller is None or caller.cancelling():
+            raise
+        return Raised(error)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the boundary to role code
         return Raised(error)
 

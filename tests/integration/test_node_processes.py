@@ -24,7 +24,7 @@ from meshagent.runtime.worker import boot_s
 from meshagent.sdk.context import Context
 from meshagent.sdk.outcome import Failed
 from tests.support.node_child import config
-from tests.support.stamping import STAMPS, Crunching, Stamping
+from tests.support.stamping import STAMPS, Blocking, Crunching, Stamping
 
 pytestmark = pytest.mark.network
 
@@ -47,10 +47,12 @@ class Child:
 @contextmanager
 def child(folder: Path, name: str, *roles: str) -> Iterator[Child]:
     state = identity(folder, name)
+    log = (folder / f"{name}.log").open("w", encoding="utf-8")
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.support.node_child", str(state), name, "", *roles],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=log,
         text=True,
         env={**os.environ, STAMPS: str(folder / f"{name}.stamps")},
     )
@@ -63,6 +65,7 @@ def child(folder: Path, name: str, *roles: str) -> Iterator[Child]:
         process.wait()
         process.stdin.close()
         process.stdout.close()
+        log.close()
 
 
 def identity(folder: Path, name: str) -> Path:
@@ -165,6 +168,22 @@ def test_computing_in_a_process_of_a_process_leaves_nothing_behind(tmp_path: Pat
                 assert not isinstance(await endless.outcome(), Failed)
 
         play(scenario)
+
+
+def test_a_handler_that_holds_the_loop_is_named_and_its_node_lives_on(tmp_path: Path) -> None:
+    with child(tmp_path, "dog", "tests.support.stamping:Blocker") as dog:
+
+        async def scenario() -> None:
+            async with asker(tmp_path, dog) as eve:
+                context = Context(eve, "test")
+                # longer than the lease and than the keepalive: everybody takes the device for lost meanwhile
+                assert await context.submit(Blocking(LEASE_S + 0.5)) == "done"
+                assert await context.submit(Blocking(0.0)) == "done"
+
+        play(scenario)
+        told = (tmp_path / "dog.log").read_text("utf-8")
+        assert "stamping.py" in told
+        assert 'Blocker.blocking held the loop for 2.5 s in "computing"; renewals were late (lease 2.0 s)' in told
 
 
 def _alive(pid: int) -> bool:

@@ -65,3 +65,22 @@ class Cruncher(Role):
         for number in range(job.rounds):
             total += number * number
         return f"{os.getpid()} {total}"
+
+
+@dataclass(frozen=True)
+class Blocking(Task[str], kind="test.blocking.v1", delivery="at_least_once"):
+    for_s: float
+
+
+def computing(for_s: float) -> None:
+    """Holds whoever calls it."""
+    end_s = boot_s() + for_s
+    while boot_s() < end_s:
+        pass
+
+
+class Blocker(Role):
+    @task
+    async def blocking(self, job: Blocking) -> str:
+        computing(job.for_s)
+        return "done"

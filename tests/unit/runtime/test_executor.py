@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -101,10 +101,11 @@ class Bench:
         timeout_s: float | None = None,
         placed: bool = False,
         lease_until_s: float | None = None,
+        priority: int = 0,
     ) -> Work:
         handler = Handler(label=f"unit.py:1 {name}", timeout_s=timeout_s, start=body, call=lambda spec: spec)
         effect = StartWork(
-            record=record(name, delivery),
+            record=replace(record(name, delivery), priority=priority),
             epoch=epoch(1),
             lease_until_s=self.loop.time() + LEASE_S if lease_until_s is None else lease_until_s,
             within_s=None,
@@ -257,6 +258,20 @@ def test_what_a_handler_raises_while_it_is_stopped_is_no_failure() -> None:
 
     bench.run(scenario)
     assert bench.told.ended() == WorkOutcome(reason=Reason.LEASE_LOST, given_back=True)
+
+
+def test_a_handler_that_cancels_itself_has_failed() -> None:
+    bench = Bench()
+
+    async def body(work: Work) -> bytes:
+        raise asyncio.CancelledError
+
+    async def scenario() -> None:
+        bench.start(body)
+        await bench.executor.idle()
+
+    bench.run(scenario)
+    assert bench.told.ended() == WorkOutcome(reason=Reason.ERROR, detail="the handler cancelled itself")
 
 
 def test_forfeit_gives_back_with_its_checkpoint_first() -> None:
@@ -534,6 +549,27 @@ def test_work_without_a_place_runs_side_by_side_up_to_the_bound() -> None:
 
     bench.run(scenario)
     assert log == [("walk", 0.0), ("a", 0.0), ("b", 0.0), ("c", 10.0)]
+
+
+def test_of_work_without_a_place_the_more_urgent_goes_first() -> None:
+    bench = Bench(parallel=1)
+    log: list[str] = []
+
+    def body(name: str) -> Callable[[Work], Coroutine[Any, Any, bytes]]:
+        async def run(work: Work) -> bytes:
+            log.append(name)
+            await asyncio.sleep(1)
+            return b""
+
+        return run
+
+    async def scenario() -> None:
+        for name, priority in (("first", 0), ("later", 0), ("urgent", 5)):
+            bench.start(body(name), name, delivery=Delivery.AT_LEAST_ONCE, priority=priority)
+        await bench.executor.idle()
+
+    bench.run(scenario)
+    assert log == ["first", "urgent", "later"]
 
 
 def test_work_stopped_while_it_waits_never_starts() -> None:

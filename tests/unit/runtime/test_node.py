@@ -13,13 +13,13 @@ import pytest
 from meshagent.core.acts import Decline
 from meshagent.core.travel import Body, SiteMap
 from meshagent.devices import Legs
-from meshagent.errors import JournalError
+from meshagent.errors import ConfigurationError, JournalError
 from meshagent.runtime.bay import DeviceChoice
 from meshagent.runtime.node import Node, NotPermittedError, UnknownTaskError
 from meshagent.sdk.context import Context, TaskContext
 from meshagent.sdk.declare import every, on, task
 from meshagent.sdk.errors import LeaseLostError, TaskFailedError
-from meshagent.sdk.events import BatteryLow, Event, PeerJoined, PeerLost
+from meshagent.sdk.events import BatteryLow, Event, PeerJoined, PeerLost, event_schema
 from meshagent.sdk.kinds import Task
 from meshagent.sdk.outcome import Cancelled, Failed, NoAward
 from meshagent.sdk.place import Place, Site
@@ -215,6 +215,21 @@ def ask(node: Node) -> Context:
 
 def role_of(node: Node, cls: type[Any]) -> Any:
     return next(agent.role for agent in node.hosted if isinstance(agent.role, cls))
+
+
+class Quitter(Role):
+    @on(Rattle)
+    async def rattled(self, event: Rattle) -> None:
+        RAN.append(f"{event.hz:g}")
+        raise asyncio.CancelledError
+
+
+class Unmade(Role):
+    def __init__(self) -> None:
+        raise OSError("no camera")
+
+    @every(1.0)
+    async def tick(self) -> None: ...
 
 
 # ---- asking and executing
@@ -499,6 +514,45 @@ def test_a_low_battery_is_told_once_and_refuses_work() -> None:
         node.battery.value = 0.1  # type: ignore[attr-defined]
         await asyncio.sleep(20)
         assert RAN == ["low 0.1"]
+
+    run(scenario)
+
+
+def test_a_battery_that_will_not_last_gives_back_the_last_stop() -> None:
+    async def scenario(mesh: SmallMesh) -> None:
+        thirsty = {**LEGGED, "body": Body(speed_mps=1.0, move_w=36.0, battery_wh=1.0)}  # 1 % a metre
+        tired = await mesh.join("tired", Dog, battery_soc=1.0, **thirsty)
+        eve = await mesh.join("eve")
+        await mesh.linked(1)
+        first, last = ask(eve).submit(Visit("pump-7")), ask(eve).submit(Visit("gate"))
+        await mesh.until(lambda: len(tired.executor.works) == 2)
+        await mesh.join("fresh", Dog, position_m=(500.0, 0.0), **LEGGED)
+        await mesh.until(lambda: len(eve.peers()) == 2)
+        tired.battery.value = 0.55  # type: ignore[attr-defined]
+        assert await first == "tired", "what has begun is finished"
+        assert await last == "fresh"
+
+    run(scenario)
+
+
+def test_a_handler_of_news_that_cancels_itself_is_called_again() -> None:
+    async def scenario(mesh: SmallMesh) -> None:
+        node = await mesh.join("node", Quitter)
+        node.emit("unit.node.Rattle", event_schema(Rattle).encode(Rattle(1.0)))
+        node.emit("unit.node.Rattle", event_schema(Rattle).encode(Rattle(2.0)))
+        await mesh.until(lambda: RAN == ["1", "2"])
+
+    run(scenario)
+
+
+def test_a_role_that_cannot_be_made_is_a_mistake_to_see_at_start() -> None:
+    async def scenario(mesh: SmallMesh) -> None:
+        with pytest.raises(ConfigurationError, match="Unmade cannot be made: its __init__ raised OSError: no camera"):
+            await mesh.join("node", Unmade)
+        mesh.nodes.clear()
+        with pytest.raises(ConfigurationError, match="both perform"):
+            await mesh.join("other", Dog, Stubborn)
+        mesh.nodes.clear()
 
     run(scenario)
 
