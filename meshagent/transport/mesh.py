@@ -9,51 +9,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
 import secrets
-from collections import Counter, deque
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
 from random import Random
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote
+from typing import TYPE_CHECKING, Final
 
 import grpc
-import grpc.aio
 
 from meshagent.core.ports import HintSource, LinkClosed, LinkEvents, PeerHint
-from meshagent.errors import IdentityError, TransportError
-from meshagent.identity.credential import CertificateError
+from meshagent.errors import IdentityError
 from meshagent.transport.attempts import Attempts, DialAttempt, DialOutcome, plain
 from meshagent.transport.causes import Cause, cause_of_failure, cause_of_probe
-from meshagent.transport.config import MAX_LINKS, MAX_PEERS, TransportConfig
-from meshagent.transport.dialler import (
-    META_INSTANCE,
-    META_PORT,
-    METHOD,
-    STREAM_ERRORS,
-    DialFailedError,
-    Dialled,
-    Dialler,
-    run_dialled,
-)
-from meshagent.transport.health import HealthHandler
-from meshagent.transport.interfaces import Interface, chosen_interfaces, host_port, scope_of
-from meshagent.transport.links import StreamBroken, StreamLink
+from meshagent.transport.config import MAX_PEERS, TransportConfig
+from meshagent.transport.dialler import META_INSTANCE, META_PORT, DialFailedError, Dialled, Dialler, run_dialled
+from meshagent.transport.interfaces import chosen_interfaces, host_port, up_interfaces
+from meshagent.transport.links import StreamLink
+from meshagent.transport.notices import Notices
 from meshagent.transport.nursery import Nursery
 from meshagent.transport.peers import Address, Backoff, Loss, PeerState
 from meshagent.transport.probe import PeerProbe, probe_identity
 from meshagent.transport.seeds import Seeds
+from meshagent.transport.server import Arrival, LinkServer, Refusal
 from meshagent.transport.settle import Present, Verdict, settle_dialled, settle_incoming
-from meshagent.transport.sockets import port_in_use
-from meshagent.transport.tls import (
-    LeafIssuer,
-    LeafKeeper,
-    PeerIdentifier,
-    PeerVerifier,
-    SessionResumedError,
-    server_options,
-)
+from meshagent.transport.tls import LeafIssuer, LeafKeeper, PeerIdentifier, PeerVerifier
 from meshagent.types import NodeId
 
 if TYPE_CHECKING:
@@ -63,13 +41,8 @@ log = logging.getLogger(__name__)
 
 RENEW_SHARE: Final = (0.80, 0.95)
 """Where in the life of a link its dialler replaces it; spread, so that a fleet does not do so in step."""
-FORCED_AGE: Final = 1.1
-"""The server ends a link at this multiple of the age, for diallers that do not renew."""
-FREE_PORT_TRIES: Final = 5
-_PORT: Final = re.compile(r"[1-9][0-9]{0,4}")
-_PEER_URI: Final = re.compile(r"(?:ipv4:([0-9.]{7,15})|ipv6:\[([0-9a-fA-F:.]+(?:%\w{1,16})?)\]):[0-9]{1,5}")
-
-_Context = grpc.aio.ServicerContext[Any, Any]
+HINT_PAUSE_S: Final = 1.0
+"""Hearsay about a peer brings its next dial forward at most so often: new addresses are cheap to forge."""
 
 
 class GrpcTransport:
@@ -100,30 +73,34 @@ class GrpcTransport:
         self._wall_s = wall_s
         # a robot that wakes in 1970 still makes leaves of the time that its own credential proves
         self._leaves = LeafKeeper(identity, lambda: book.time_s(wall_s()))
-        self._identifier = PeerIdentifier(book, wall_s)
         self._instance = secrets.token_hex(8)
+        self._server = LinkServer(self, config, self._leaves, PeerIdentifier(book, wall_s), self._instance)
         self._nursery = Nursery()
         self._dialler = Dialler(self, config, self._leaves, self._nursery, self._metadata)
         self._seeds = Seeds(self, config, self._dialler, self._nursery)
-        self._health = HealthHandler()
         self._attempts = Attempts()
         self._peers: dict[NodeId, PeerState] = {}
         self._forgotten: dict[NodeId, int] = {}
         self._links: set[StreamLink] = set()
         self._early_hints: list[PeerHint] = []
-        self._server: grpc.aio.Server | None = None
-        self._events: LinkEvents | None = None
-        self._pending: deque[Callable[[], None]] = deque()
+        self._notices: Notices | None = None
+        """Set when started."""
+        self._started = False
         self._closing = False
         self._idle: asyncio.Future[None] | None = None
-        self._interfaces: list[Interface] = []
         self._mdns: Mdns | None = None
         self.mdns_error: str | None = None
         """Why mDNS is off although it was asked for."""
-        self.refusals: Counter[str] = Counter()
-        """Streams refused on our server, by reason; the reasons are ours, never the network's."""
-        self.listen_port = 0
+
+    @property
+    def listen_port(self) -> int:
         """The TCP port in use, once started."""
+        return self._server.port
+
+    @property
+    def refusals(self) -> Mapping[str, int]:
+        """Streams refused on our server, by reason; the reasons are ours, never the network's."""
+        return self._server.refusals
 
     @property
     def node_id(self) -> NodeId:
@@ -138,11 +115,9 @@ class GrpcTransport:
         Raises:
             TransportError: the port is taken or an interface is missing; says the next step.
         """
-        self._events = events
-        self._interfaces = chosen_interfaces(self._config.interfaces)
-        server = self._bound_server()
-        await server.start()
-        self._server = server
+        self._notices = Notices(events)
+        await self._server.start(chosen_interfaces(self._config.interfaces))
+        self._started = True
         early, self._early_hints = self._early_hints, []
         for hint in early:
             self.add_hint(hint)
@@ -150,7 +125,7 @@ class GrpcTransport:
             await self._start_mdns()
 
     async def _start_mdns(self) -> None:
-        from meshagent.transport.mdns import Mdns  # 8 MiB that a node without mDNS need not carry
+        from meshagent.transport.mdns import Mdns  # 4 MiB that a node without mDNS need not carry
 
         mdns = Mdns(
             node_id=self.node_id,
@@ -185,32 +160,6 @@ class GrpcTransport:
             state.drop_hints(HintSource.MDNS)
             state.adjust_backoff(self._config)
 
-    def _bound_server(self) -> grpc.aio.Server:
-        for tries_left in reversed(range(FREE_PORT_TRIES)):
-            server = grpc.aio.server(options=server_options(self._config), maximum_concurrent_rpcs=MAX_LINKS)
-            server.add_generic_rpc_handlers((_LinkHandler(self._exchange), self._health))
-            try:
-                self.listen_port = self._bind(server)
-            except TransportError:
-                # the free port that the kernel chose for one address may be taken on the next
-                if self._config.port or not tries_left:
-                    raise
-                continue
-            return server
-        raise AssertionError("the last try returns or raises")
-
-    def _bind(self, server: grpc.aio.Server) -> int:
-        port, credentials = self._config.port, self._leaves.server_credentials
-        try:
-            if not self._config.interfaces:
-                return server.add_secure_port(f"[::]:{port}", credentials())
-            for interface in self._interfaces:
-                for address in interface.addresses:
-                    port = server.add_secure_port(host_port(scope_of(interface, address.ip), port), credentials())
-        except RuntimeError as error:
-            raise port_in_use(port, str(error)) from error
-        return port
-
     def add_hint(self, hint: PeerHint) -> None:
         """Dial there, and again with jittered backoff while no link exists; hints before `start` wait for it."""
         if self._closing:
@@ -218,7 +167,7 @@ class GrpcTransport:
         if not 0 < hint.port < 65536 or not hint.host:
             log.warning("ignored the address %s: no port between 1 and 65535", plain(host_port(hint.host, hint.port)))
             return
-        if self._server is None:
+        if not self._started:
             if len(self._early_hints) < MAX_PEERS:
                 self._early_hints.append(hint)
         elif hint.peer is None:
@@ -260,7 +209,7 @@ class GrpcTransport:
             return
         self._closing = True
         timeout_s = self._config.close_timeout_s
-        self._health.stop_serving()
+        self._server.stop_serving()
         for state in self._peers.values():
             state.settle_loss()
             if state.task is not None:
@@ -268,16 +217,13 @@ class GrpcTransport:
         for link in list(self._links):
             link.end(LinkClosed.GOODBYE, "this node leaves")
         await self._links_gone(2 * timeout_s)
-        farewell = [] if self._mdns is None else [self._mdns.close(1.0 + timeout_s)]
-        if self._server is not None:
-            farewell.append(self._stop_serving(timeout_s))
+        farewell = [self._server.stop(timeout_s)]
+        if self._mdns is not None:
+            farewell.append(self._mdns.close(1.0 + timeout_s))
         await asyncio.gather(*farewell)
         await self._nursery.close(timeout_s)
-        self._deliver()
-
-    async def _stop_serving(self, grace_s: float) -> None:
-        if self._server is not None:
-            await self._server.stop(grace_s)
+        if self._notices is not None:
+            self._notices.deliver()
 
     async def _links_gone(self, timeout_s: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -298,15 +244,22 @@ class GrpcTransport:
         new = state.add_address(ip, port, source)
         state.adjust_backoff(self._config)
         if new and state.link is None:
-            loop = asyncio.get_running_loop()
-            # the larger id lets the smaller one dial, unless a person said where to go
-            yields = self.node_id > peer and source is not HintSource.STATIC
-            due_s = loop.time() + (self._config.yield_s if yields else 0.0)
-            fresh = state.task is None or state.task.done()
-            state.not_before_s = due_s if fresh else min(state.not_before_s, due_s)
-            state.backoff.reset()
+            self._bring_forward(state, source)
         self._dialler.pursue(state)
         return state
+
+    def _bring_forward(self, state: PeerState, source: HintSource) -> None:
+        now_s = asyncio.get_running_loop().time()
+        if source is not HintSource.STATIC:
+            if now_s < state.hearsay_until_s:
+                return
+            state.hearsay_until_s = now_s + HINT_PAUSE_S
+        # the larger id lets the smaller one dial, unless a person said where to go
+        yields = self.node_id > state.peer and source is not HintSource.STATIC
+        due_s = now_s + (self._config.yield_s if yields else 0.0)
+        fresh = state.task is None or state.task.done()
+        state.not_before_s = due_s if fresh else min(state.not_before_s, due_s)
+        state.backoff.reset()
 
     def _state(self, peer: NodeId) -> PeerState | None:
         state = self._peers.get(peer)
@@ -337,7 +290,7 @@ class GrpcTransport:
         """Would a dial there reach this very process?"""
         if port != self.listen_port:
             return False
-        own = {str(address.ip) for interface in self._interfaces for address in interface.addresses}
+        own = {str(address.ip) for interface in up_interfaces() for address in interface.addresses}
         return ip.partition("%")[0] in own | {"127.0.0.1", "::1"}
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
@@ -424,86 +377,43 @@ class GrpcTransport:
         try:
             await run_dialled(link, stream, self._config.close_timeout_s)
         finally:
-            self._gone(link)
+            self.gone(link)
 
-    async def _exchange(self, _requests: object, context: _Context) -> None:
-        """Serve one stream: who is it, may it be the link, then carry frames."""
-        arrival = self._arrival(context)
-        if isinstance(arrival, _Refusal):
-            self.refusals[arrival.counted] += 1
-            await context.abort(arrival.code, arrival.told)
-        state, instance, listens_at, address = arrival
-        await self._settle(state, instance)
-        if state.forgotten or self._closing:
-            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "not now")
-        link = self._new_link(state.peer, address, instance, listens_at, dialled=False)
-        if listens_at is not None:
-            state.add_address(*listens_at, HintSource.PEER)
-        self._adopt(state, link, float("inf"))
-        timer = asyncio.get_running_loop().call_later(
-            self._config.max_link_age_s * FORCED_AGE, link.end, LinkClosed.AGED, "not renewed by its dialler"
-        )
-
-        async def read() -> bytes | None:
-            try:
-                frame = await context.read()
-            except STREAM_ERRORS as error:
-                raise StreamBroken(LinkClosed.RESET, str(error)) from None
-            return frame if isinstance(frame, bytes) else None
-
-        async def write(frame: bytes) -> None:
-            try:
-                await context.write(frame)
-            except STREAM_ERRORS as error:
-                raise StreamBroken(LinkClosed.RESET, str(error)) from None
-
-        try:
-            await context.send_initial_metadata(((META_INSTANCE, self._instance),))
-            await link.run(read, write, close_timeout_s=self._config.close_timeout_s)
-        finally:
-            timer.cancel()
-            link.end(LinkClosed.RESET, "the stream was cut")
-            self._gone(link)
-
-    def _arrival(self, context: _Context) -> _Arrival | _Refusal:
-        try:
-            credential = self._identifier.identify(context.auth_context())
-        except IdentityError as error:
-            counted = f"certificate {error.fault}" if isinstance(error, CertificateError) else "certificate"
-            if isinstance(error, SessionResumedError):
-                counted = "resumed session"
-            if not self.refusals[counted]:
-                # the first of its kind; the counter has the rest, so that nobody can fill a disk with refusals
-                log.warning("refused a stream from %s: %s", _ip_of(context.peer())[1], error)
-            return _Refusal(counted, grpc.StatusCode.UNAUTHENTICATED, "certificate refused")
-        peer = credential.peer
-        said = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-        instance = said.get(META_INSTANCE, "")[:64]
+    def admit(self, arrival: Arrival) -> PeerState | Refusal:
+        """May this device have a link at all?"""
+        peer, generation = arrival.credential.peer, arrival.credential.generation
         if peer == self.node_id:
-            if instance != self._instance:
-                self._duplicate_seen(context.peer())
-            return _Refusal("own identity", grpc.StatusCode.FAILED_PRECONDITION, "this is your own identity")
+            if arrival.instance != self._instance:
+                self._duplicate_seen(arrival.address)
+            return Refusal("own identity", grpc.StatusCode.FAILED_PRECONDITION, "this is your own identity")
         if self._closing:
-            return _Refusal("closing", grpc.StatusCode.UNAVAILABLE, "shutting down")
-        if credential.generation > self._forgotten.get(peer, credential.generation):
+            return Refusal("closing", grpc.StatusCode.UNAVAILABLE, "shutting down")
+        if generation > self._forgotten.get(peer, generation):
             del self._forgotten[peer]
         if peer in self._forgotten:
-            return _Refusal("forgotten", grpc.StatusCode.PERMISSION_DENIED, "not accepted here")
+            return Refusal("forgotten", grpc.StatusCode.PERMISSION_DENIED, "not accepted here")
         state = self._state(peer)
         if state is None:
-            return _Refusal("no room", grpc.StatusCode.RESOURCE_EXHAUSTED, "no room for another peer")
+            return Refusal("no room", grpc.StatusCode.RESOURCE_EXHAUSTED, "no room for another peer")
         if asyncio.get_running_loop().time() < state.refused_until_s:
-            return _Refusal("refused before", grpc.StatusCode.PERMISSION_DENIED, "refused a moment ago")
-        ip, address = _ip_of(context.peer())
-        port = said.get(META_PORT, "")
-        listens_at = (ip, int(port)) if ip and _PORT.fullmatch(port) and int(port) < 65536 else None
-        return state, instance, listens_at, address
+            return Refusal("refused before", grpc.StatusCode.PERMISSION_DENIED, "refused a moment ago")
+        return state
 
-    def _duplicate_seen(self, peer_uri: str) -> None:
-        _, address = _ip_of(peer_uri)
+    def _duplicate_seen(self, address: str) -> None:
         sentence = f"another device uses this device's identity: it dialled us from {address}. Usually a copied disk."
         cause = Cause(DialOutcome.DUPLICATE_ID, sentence, "on the copy only: meshagent init --new-identity")
         self._attempt(address, HintSource.PEER, cause, self.node_id, "")
+
+    async def accept(self, state: PeerState, arrival: Arrival) -> StreamLink | None:
+        """Make the stream the link of its peer, as soon as that is settled; None: not any more."""
+        await self._settle(state, arrival.instance)
+        if state.forgotten or self._closing:
+            return None
+        link = self._new_link(state.peer, arrival.address, arrival.instance, arrival.listens_at, dialled=False)
+        if arrival.listens_at is not None:
+            state.add_address(*arrival.listens_at, HintSource.PEER)
+        self._adopt(state, link, float("inf"))
+        return link
 
     async def _settle(self, state: PeerState, instance: str) -> None:
         """Return when the stream may become the link; a dialler that sees ours meanwhile hangs up and cancels this."""
@@ -533,11 +443,13 @@ class GrpcTransport:
         state.backoff.reset()
         if before is not None:
             before.end(LinkClosed.AGED, "a newer stream took its place")
-        self._emit(partial(self._opened, link))
+        if self._notices is not None:
+            self._notices.opened(link)
         state.touch()
         self._dialler.pursue(state)
 
-    def _gone(self, link: StreamLink) -> None:
+    def gone(self, link: StreamLink) -> None:
+        """The stream of `link` is torn down."""
         self._links.discard(link)
         idle = self._idle
         if not self._links and idle is not None and not idle.done():
@@ -546,15 +458,14 @@ class GrpcTransport:
     # -- what links tell ---------------------------------------------------------------------------------------------
 
     def frame(self, link: StreamLink, frame: bytes) -> None:
-        """Hand a frame on, after every notice that came before it."""
-        if self._pending:
-            self._deliver()
-        if self._events is not None:
-            self._events.frame_received(link, frame)
+        """Hand a frame on to the node."""
+        if self._notices is not None:
+            self._notices.frame(link, frame)
 
     def ended(self, link: StreamLink, why: LinkClosed, detail: str) -> None:
         """A link is over: tell the node, and examine the loss where it is one."""
-        self._emit(partial(self._closed, link, why))
+        if self._notices is not None:
+            self._notices.closed(link, why)
         state = self._peers.get(link.peer)
         if state is None or state.link is not link:
             return  # replaced or forgotten
@@ -597,61 +508,10 @@ class GrpcTransport:
 
     def unreachable(self, state: PeerState, why: LinkClosed, detail: str) -> None:
         """A lost peer does not come back, as far as dialling can tell."""
-        self._emit(partial(self._unreachable, state.peer, why, detail))
-
-    def _emit(self, notice: Callable[[], None]) -> None:
-        self._pending.append(notice)
-        if len(self._pending) == 1:
-            asyncio.get_running_loop().call_soon(self._deliver)
-
-    def _deliver(self) -> None:
-        while self._pending:
-            self._pending.popleft()()
-
-    def _opened(self, link: StreamLink) -> None:
-        if self._events is not None:
-            self._events.link_opened(link)
-
-    def _closed(self, link: StreamLink, why: LinkClosed) -> None:
-        if self._events is not None:
-            self._events.link_closed(link, why)
-
-    def _unreachable(self, peer: NodeId, why: LinkClosed, detail: str) -> None:
-        if self._events is not None:
-            self._events.peer_unreachable(peer, why, detail)
-
-
-class _LinkHandler(grpc.GenericRpcHandler):
-    """Routes the one method of the Link service to raw bytes."""
-
-    def __init__(self, exchange: Callable[[Any, _Context], Any]) -> None:
-        self._handler: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(exchange)
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
-        return self._handler if handler_call_details.method == METHOD else None
-
-
-class _Refusal:
-    """A stream that is not served."""
-
-    def __init__(self, counted: str, code: grpc.StatusCode, told: str) -> None:
-        self.counted = counted
-        self.code = code
-        self.told = told
-
-
-_Arrival = tuple[PeerState, str, tuple[str, int] | None, str]
+        if self._notices is not None:
+            self._notices.unreachable(state.peer, why, detail)
 
 
 def _present(state: PeerState) -> Present | None:
     link = state.link
     return None if link is None else Present(link.dialled_by_us, link.instance)
-
-
-def _ip_of(peer_uri: str) -> tuple[str, str]:
-    """The address in gRPC's `ipv6:%5B::1%5D:4711`, as (ip, address for people)."""
-    match = _PEER_URI.fullmatch(unquote(peer_uri))
-    if match is None:
-        return "", "unknown address"
-    ip = (match[1] or match[2]).removeprefix("::ffff:") if "." in peer_uri else match[1] or match[2]
-    return ip, ip

@@ -76,6 +76,7 @@ class PeerState:
         "backoff",
         "dialling",
         "forgotten",
+        "hearsay_until_s",
         "link",
         "loss",
         "not_before_s",
@@ -97,6 +98,8 @@ class PeerState:
         self.loss: Loss | None = None
         self.not_before_s = 0.0
         self.refused_until_s = 0.0
+        self.hearsay_until_s = 0.0
+        """Until then, further hearsay does not bring the next dial forward."""
         self.forgotten = False
         self.task: asyncio.Task[None] | None = None
         self.wake = asyncio.Event()
