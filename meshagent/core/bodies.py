@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from meshagent.core.acts import Act
+from meshagent.core.acts import Act, RejectProposal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,5 +64,12 @@ class RevocationNotice:
     lists: tuple[bytes, ...]
 
 
-Body = Act | Profile | EventMessage | StoryQuery | StoryReply | RevocationNotice
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejections:
+    """Rejections that waited for a frame to ride with, in one message: under load most of what an initiator says."""
+
+    acts: tuple[RejectProposal, ...]
+
+
+Body = Act | Rejections | Profile | EventMessage | StoryQuery | StoryReply | RevocationNotice
 """Everything that travels inside an envelope after the Hello. Codec: wire/codec.py."""

@@ -15,12 +15,13 @@ from __future__ import annotations
 import ipaddress
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final, cast
 
-from meshagent.core.bodies import Body, EventMessage, Profile, RevocationNotice, StoryQuery, StoryReply
+from meshagent.core.acts import RejectProposal
+from meshagent.core.bodies import Body, EventMessage, Profile, Rejections, RevocationNotice, StoryQuery, StoryReply
 from meshagent.core.clock import HybridClock
 from meshagent.core.ports import Append, Clock, HintSource, Journal, Link, LinkClosed, PeerHint, Put, Transport
 from meshagent.identity.book import CredentialBook
@@ -36,6 +37,7 @@ from meshagent.runtime.outbox import Put as Queued
 from meshagent.runtime.ports import LinkObserver, Peer
 from meshagent.types import NodeId, public_key_of
 from meshagent.wire import codec
+from meshagent.wire.acts import rejection_bytes
 from meshagent.wire.errors import DecodeError, EncodeError
 from meshagent.wire.frame import frame_bytes, message_bytes, read_frame
 
@@ -230,6 +232,9 @@ class Links:
         ready = [one for one in map(sessions.get, to) if one is not None and one.ready]
         if not ready:
             return
+        if type(body) is RejectProposal and not urgent:
+            self._send_rejection(ready, body)
+            return
         try:
             kind, payload = codec.encode(body)
         except EncodeError as error:
@@ -250,10 +255,26 @@ class Links:
         touched = self._touched
         for session in ready:
             if session.outbox.put(item, now_s, urgent=urgent) is Queued.OVERFLOW:
-                log.warning("%s takes nothing any more, its queue is full: link closed", session.peer[:8])
-                session.link.close(LinkClosed.SILENT)
+                self._overflow(session)
                 continue
             touched[session.peer] = session
+
+    def _send_rejection(self, ready: list[_Session], act: RejectProposal) -> None:
+        try:
+            raw = rejection_bytes(act)
+        except EncodeError as error:
+            log.error("not sent: %s", error)
+            return
+        now_s = self._clock.boot_s()
+        for session in ready:
+            if session.outbox.ride(raw, ACT_TTL_MS, now_s) is Queued.OVERFLOW:
+                self._overflow(session)
+            else:
+                self._touched[session.peer] = session
+
+    def _overflow(self, session: _Session) -> None:
+        log.warning("%s takes nothing any more, its queue is full: link closed", session.peer[:8])
+        session.link.close(LinkClosed.SILENT)
 
     def set_profile(self, profile: Profile) -> None:
         """What this node says of itself from now on; told to everybody linked."""
@@ -290,7 +311,7 @@ class Links:
             session.hellos.clear()
             if not outbox.may_send(now_s):
                 continue
-            items = outbox.take(now_s)
+            items = outbox.take(now_s, ACT_TTL_MS)
             indexes = []
             for item in items:
                 if item.broadcast:
@@ -444,6 +465,9 @@ class Links:
                 self._hear_profile(session, body, now_s)
             elif isinstance(body, RevocationNotice):
                 self._hear_notice(peer, body, now_s)
+            elif isinstance(body, Rejections):
+                for act in body.acts:
+                    observer.message_received(peer, act, message)
             else:
                 observer.message_received(peer, body, message)
         if latest:
@@ -625,6 +649,19 @@ class Links:
     def rejections(self) -> Mapping[tuple[RejectReason, NodeId], int]:
         """What was dropped, by reason and link."""
         return self._gate.rejections
+
+
+def _notices(lists: Iterable[bytes]) -> list[RevocationNotice]:
+    """As few notices as hold all `lists`; a list that no message holds was refused when it was merged."""
+    notices: list[list[bytes]] = []
+    size = codec.MAX_LISTS_BYTES
+    for data in lists:
+        size += len(data)
+        if size > codec.MAX_LISTS_BYTES or len(notices[-1]) >= codec.MAX_LISTS:
+            notices.append([])
+            size = len(data)
+        notices[-1].append(data)
+    return [RevocationNotice(lists=tuple(one)) for one in notices]
 
 
 def _host_of(address: str) -> str:

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
+from meshagent.wire.acts import MAX_REJECTIONS, REJECTION_BYTES, join_rejections
+from meshagent.wire.codec import TYPE_REJECT_PROPOSAL
 from meshagent.wire.frame import (
     FRAME_OVERHEAD_BYTES,
     MAX_FRAME_BYTES,
@@ -27,6 +29,8 @@ from meshagent.wire.frame import (
 
 FRAME_BUDGET_BYTES: Final = MAX_FRAME_BYTES - FRAME_OVERHEAD_BYTES
 """For messages, overhead included, so that a frame never exceeds its bound whatever the batch looks like."""
+RIDERS_BYTES: Final = MAX_REJECTIONS * REJECTION_BYTES + MESSAGE_OVERHEAD_BYTES
+"""The message in which rejections ride, at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +104,7 @@ class Outbox:
         "_queue",
         "_release_at_s",
         "_release_s",
+        "_riders",
         "_sent_at_s",
         "_sticky",
         "_urgent",
@@ -122,6 +127,7 @@ class Outbox:
         self._release_at_s = math.inf
         self._release_s = config.release_s
         self._sticky: list[Item] = []
+        self._riders: list[bytes] = []
         self.seq = 0
         """Of the last frame sent."""
         self.acked = 0
@@ -133,7 +139,7 @@ class Outbox:
         self.rtt_s: float | None = None
 
     def __len__(self) -> int:
-        return len(self._queue)
+        return len(self._queue) + bool(self._riders)
 
     # ---- what we want to say
 
@@ -153,6 +159,20 @@ class Outbox:
         elif self._linger_until_s == math.inf:
             self._linger_until_s = now_s + config.linger_s
         return Put.QUEUED
+
+    def ride(self, rejection: bytes, ttl_ms: int, now_s: float) -> Put:
+        """Let a rejection wait for a frame; all that wait leave as one message."""
+        self._riders.append(rejection)
+        if self._linger_until_s == math.inf:
+            self._linger_until_s = now_s + self._config.linger_s
+        if len(self._riders) < MAX_REJECTIONS:
+            return Put.QUEUED
+        return self.put(self._riders_item(ttl_ms), now_s, urgent=False)
+
+    def _riders_item(self, ttl_ms: int) -> Item:
+        item = Item(TYPE_REJECT_PROPOSAL, join_rejections(self._riders), ttl_ms=ttl_ms)
+        self._riders.clear()
+        return item
 
     def _drop_telemetry(self) -> bool:
         for index, waiting in enumerate(self._queue):
@@ -200,7 +220,7 @@ class Outbox:
         if self._blocked and now_s < self._release_at_s:
             return False
         if self._urgent or self._linger_until_s <= now_s:
-            return bool(self._queue)
+            return bool(self._queue or self._riders)
         return self._blocked and bool(self._sticky)
 
     def next_deadline_s(self) -> float:
@@ -209,15 +229,18 @@ class Outbox:
         if self._blocked:
             if self._sticky or (self._queue and self._urgent):
                 deadline_s = min(deadline_s, self._release_at_s)
-            elif self._queue:
+            elif self._queue or self._riders:
                 # Both must be over: naming the earlier one would wake the loop again and again in between.
                 deadline_s = min(deadline_s, max(self._release_at_s, self._linger_until_s))
-        elif self._queue:
+        elif self._queue or self._riders:
             deadline_s = min(deadline_s, -math.inf if self._urgent else self._linger_until_s)
         return deadline_s
 
-    def take(self, now_s: float) -> list[Item]:
-        """What the next frame carries, in order; empty: an acknowledgement alone. Call where `may_send`."""
+    def take(self, now_s: float, ttl_ms: int = 1000) -> list[Item]:
+        """What the next frame carries, in order; empty: an acknowledgement alone. Call where `may_send`.
+
+        `ttl_ms` is that of the message in which rejections ride.
+        """
         taken: list[Item] = []
         if self._blocked:
             if now_s < self._release_at_s:
@@ -235,8 +258,11 @@ class Outbox:
             self._bytes -= item.size
             taken.append(item)
         if not queue:
+            if self._riders and len(taken) < MAX_FRAME_MESSAGES and room > RIDERS_BYTES:
+                taken.append(self._riders_item(ttl_ms))
             self._urgent = False
-            self._linger_until_s = math.inf
+            if not self._riders:
+                self._linger_until_s = math.inf
         return taken
 
     def sent(self, items: list[Item], now_s: float) -> tuple[int, int, bool]:

@@ -6,7 +6,7 @@ and a generic mapping costs five times as much. Decoding checks every bound; enc
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from google.protobuf import message
@@ -42,6 +42,7 @@ from meshagent.core.acts import (
     Reserve,
     TaskRecord,
 )
+from meshagent.core.bodies import Rejections
 from meshagent.types import Delivery, Durability, InDoubt, Reason, TaskId
 from meshagent.wire import ids
 from meshagent.wire.errors import DecodeError, EncodeError
@@ -54,6 +55,9 @@ MAX_KEY_CHARS: Final = 128
 MAX_CUSTODIANS: Final = 7
 MAX_PRIORITY: Final = 1000
 MAX_PERMILLE: Final = 1000
+MAX_REJECTIONS: Final = 64
+"""In one message, which the gate counts as one. More are several messages."""
+REJECTION_BYTES: Final = ids.TASK_BYTES + ids.EPOCH_BYTES
 BOOT_BYTES: Final = 16
 NONCE_BYTES: Final = 16
 
@@ -402,6 +406,23 @@ def _not_understood(a: NotUnderstood) -> bytes:
     ).SerializeToString()
 
 
+def rejection_bytes(act: RejectProposal) -> bytes:
+    """One rejection as it waits to be joined with others.
+
+    Raises:
+        EncodeError: its task or epoch is malformed.
+    """
+    return ids.task_bytes(act.task) + ids.epoch_bytes(act.epoch)
+
+
+def join_rejections(parts: Sequence[bytes]) -> bytes:
+    """The payload of one RejectProposal that carries 1 to `MAX_REJECTIONS` rejections."""
+    first = parts[0]
+    task, epoch = first[: ids.TASK_BYTES], first[ids.TASK_BYTES :]
+    raw: bytes = pb.RejectProposal(task=task, epoch=epoch, more=b"".join(parts[1:])).SerializeToString()
+    return raw
+
+
 ENCODERS: Final[dict[type, Callable[[Any], bytes]]] = {
     Cfp: _cfp,
     Propose: _propose,
@@ -499,6 +520,22 @@ def _to_plain(act: Callable[..., Act]) -> Callable[[Any], Act]:
     return decode
 
 
+def _to_reject_proposal(m: pb.RejectProposal) -> RejectProposal | Rejections:
+    first = RejectProposal(task=ids.task_id(m.task), epoch=ids.epoch(m.epoch))
+    more = m.more
+    if not more:
+        return first
+    if len(more) % REJECTION_BYTES or len(more) // REJECTION_BYTES >= MAX_REJECTIONS:
+        raise DecodeError("rejections of another length, or too many")
+    acts = [first]
+    for at in range(0, len(more), REJECTION_BYTES):
+        middle = at + ids.TASK_BYTES
+        acts.append(
+            RejectProposal(task=ids.task_id(more[at:middle]), epoch=ids.epoch(more[middle : at + REJECTION_BYTES]))
+        )
+    return Rejections(acts=tuple(acts))
+
+
 def _to_renew(m: pb.Renew) -> Renew:
     boot = m.boot
     if m.progress_permille > MAX_PERMILLE or len(boot) != BOOT_BYTES:
@@ -580,14 +617,14 @@ def _to_not_understood(m: pb.NotUnderstood) -> NotUnderstood:
     )
 
 
-DECODERS: Final[dict[int, tuple[Callable[[bytes], Any], Callable[[Any], Act]]]] = {
+DECODERS: Final[dict[int, tuple[Callable[[bytes], Any], Callable[[Any], Act | Rejections]]]] = {
     TYPE_OF_ACT[act]: (parse, convert)
     for act, parse, convert in (
         (Cfp, pb.Cfp.FromString, _to_cfp),
         (Propose, pb.Propose.FromString, _to_propose),
         (Refuse, pb.Refuse.FromString, _to_refuse),
         (AcceptProposal, pb.AcceptProposal.FromString, _to_accept_proposal),
-        (RejectProposal, pb.RejectProposal.FromString, _to_plain(RejectProposal)),
+        (RejectProposal, pb.RejectProposal.FromString, _to_reject_proposal),
         (Inform, pb.Inform.FromString, _to_inform),
         (Failure, pb.Failure.FromString, _to_failure),
         (Cancel, pb.Cancel.FromString, _to_cancel),

@@ -13,7 +13,7 @@ from typing import Any, Final
 from google.protobuf import message
 
 from meshagent.core.acts import MAX_TEXT_CHARS
-from meshagent.core.bodies import Body, EventMessage, Profile, RevocationNotice, StoryQuery, StoryReply
+from meshagent.core.bodies import Body, EventMessage, Profile, Rejections, RevocationNotice, StoryQuery, StoryReply
 from meshagent.wire import acts, ids
 from meshagent.wire.errors import DecodeError, EncodeError
 from meshagent.wire.v1 import contract_pb2 as pb
@@ -41,10 +41,12 @@ TYPE_STORY_QUERY: Final = int(pb.MESSAGE_TYPE_STORY_QUERY)
 TYPE_STORY_REPLY: Final = int(pb.MESSAGE_TYPE_STORY_REPLY)
 TYPE_REVOCATION_NOTICE: Final = int(pb.MESSAGE_TYPE_REVOCATION_NOTICE)
 TYPE_PROPOSE: Final = int(pb.MESSAGE_TYPE_PROPOSE)
+TYPE_REJECT_PROPOSAL: Final = int(pb.MESSAGE_TYPE_REJECT_PROPOSAL)
 TYPE_REFUSE: Final = int(pb.MESSAGE_TYPE_REFUSE)
 
 TYPE_OF: Final[dict[type, int]] = {
     **acts.TYPE_OF_ACT,
+    Rejections: TYPE_REJECT_PROPOSAL,
     Profile: TYPE_PROFILE,
     EventMessage: TYPE_EVENT,
     StoryQuery: TYPE_STORY_QUERY,
@@ -91,6 +93,12 @@ def decode(message_type: int, payload: bytes) -> Body:
 
 
 # ---- bodies that are no acts
+
+
+def _rejections(r: Rejections) -> bytes:
+    if not 1 <= len(r.acts) <= acts.MAX_REJECTIONS:
+        raise EncodeError(f"1 to {acts.MAX_REJECTIONS} rejections travel together")
+    return acts.join_rejections([acts.rejection_bytes(one) for one in r.acts])
 
 
 def _words(values: tuple[str, ...], limit: int, what: str) -> list[str]:
@@ -231,6 +239,7 @@ def _to_revocation_notice(m: pb.RevocationNotice) -> RevocationNotice:
 
 _ENCODERS: Final[dict[type, Callable[[Any], bytes]]] = {
     **acts.ENCODERS,
+    Rejections: _rejections,
     Profile: _profile,
     EventMessage: _event,
     StoryQuery: _story_query,

@@ -275,12 +275,14 @@ class AcceptProposal(_message.Message):
     def __init__(self, task: _Optional[bytes] = ..., epoch: _Optional[bytes] = ..., record: _Optional[bytes] = ..., call_epoch: _Optional[bytes] = ..., added_ms: _Optional[int] = ..., load_ms: _Optional[int] = ..., plan_version: _Optional[int] = ..., lease_ms: _Optional[int] = ..., within_ms: _Optional[int] = ..., checkpoint: _Optional[bytes] = ..., checkpoint_version: _Optional[int] = ...) -> None: ...
 
 class RejectProposal(_message.Message):
-    __slots__ = ("task", "epoch")
+    __slots__ = ("task", "epoch", "more")
     TASK_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
     task: bytes
     epoch: bytes
-    def __init__(self, task: _Optional[bytes] = ..., epoch: _Optional[bytes] = ...) -> None: ...
+    more: bytes
+    def __init__(self, task: _Optional[bytes] = ..., epoch: _Optional[bytes] = ..., more: _Optional[bytes] = ...) -> None: ...
 
 class Inform(_message.Message):
     __slots__ = ("task", "epoch", "result")

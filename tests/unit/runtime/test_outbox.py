@@ -7,7 +7,11 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meshagent.core.bodies import Rejections
 from meshagent.runtime.outbox import FRAME_BUDGET_BYTES, Item, Outbox, OutboxConfig, Put
+from meshagent.wire import codec
+from meshagent.wire.acts import MAX_REJECTIONS
+from meshagent.wire.codec import TYPE_REJECT_PROPOSAL
 from meshagent.wire.frame import MAX_FRAME_MESSAGES
 
 CONFIG = OutboxConfig(window=1, ack_delay_s=0.005, linger_s=0.05)
@@ -151,6 +155,34 @@ def test_what_is_not_urgent_waits_for_a_frame_to_ride_with_but_not_forever() -> 
     assert len(send(box, 0.02)) == 2
 
 
+def test_rejections_ride_in_one_message_with_the_next_frame_or_after_a_while() -> None:
+    box = Outbox(CONFIG)
+    for n in range(3):
+        assert box.ride(bytes((n,)) * 76, 1000, 0.0) is Put.QUEUED
+    assert not box.may_send(0.01)
+    assert box.next_deadline_s() == CONFIG.linger_s
+    act = item()
+    box.put(act, 0.02)
+    first, riders = send(box, 0.02)
+    assert first is act
+    assert riders.type == TYPE_REJECT_PROPOSAL
+    rejections = codec.decode(riders.type, riders.payload)
+    assert isinstance(rejections, Rejections)
+    assert len(rejections.acts) == 3
+    box.heard(0, 1, 0.03)
+    box.ride(bytes(76), 1000, 0.03)
+    assert box.may_send(0.03 + CONFIG.linger_s)
+    assert len(send(box, 0.03 + CONFIG.linger_s)) == 1
+    assert len(box) == 0
+
+
+def test_more_rejections_than_a_message_holds_become_several() -> None:
+    box = Outbox(CONFIG)
+    for _ in range(2 * MAX_REJECTIONS + 1):
+        box.ride(bytes(76), 1000, 0.0)
+    assert len(send(box, CONFIG.linger_s)) == 3
+
+
 def test_telemetry_gives_way_to_acts_oldest_first() -> None:
     box = Outbox(OutboxConfig(max_messages=3))
     news = [item(telemetry=True) for _ in range(2)]
@@ -208,6 +240,7 @@ def test_round_trip_time_follows_the_quickest_answers() -> None:
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("put"), st.integers(0, 40_000), st.booleans(), st.booleans(), st.booleans()),
+        st.tuples(st.just("ride")),
         st.tuples(st.just("wait"), st.floats(0.0, 1.0)),
         st.tuples(st.just("ack")),
         st.tuples(st.just("frame")),
@@ -228,6 +261,7 @@ def test_everything_queued_leaves_once_in_order_within_frame_bounds_and_never_st
     peers_seq = 0
     accepted: list[Item] = []
     left: list[Item] = []
+    rode = 0
 
     def leave() -> None:
         assert box.may_send(now_s)
@@ -245,6 +279,9 @@ def test_everything_queued_leaves_once_in_order_within_frame_bounds_and_never_st
                 one = Item(17, bytes(size), ttl_ms=1, telemetry=telemetry, sticky=sticky)
                 if box.put(one, now_s, urgent=urgent) is Put.QUEUED:
                     accepted.append(one)
+            case ("ride",):
+                assert box.ride(bytes(76), 1, now_s) is not Put.DROPPED
+                rode += 1
             case ("wait", seconds):
                 now_s += seconds
             case ("ack",):
@@ -263,6 +300,9 @@ def test_everything_queued_leaves_once_in_order_within_frame_bounds_and_never_st
             leave()
     assert not len(box)
     firm_in = [one for one in accepted if not one.telemetry and not one.sticky]
-    firm_out = [one for one in left if not one.telemetry and not one.sticky]
+    riders = [one for one in left if one.type == TYPE_REJECT_PROPOSAL]
+    firm_out = [one for one in left if not one.telemetry and not one.sticky and one not in riders]
     assert firm_out == firm_in
-    assert set(map(id, left)) <= set(map(id, accepted))
+    assert {id(one) for one in left if one not in riders} <= set(map(id, accepted))
+    arrived = [codec.decode(one.type, one.payload) for one in riders]
+    assert sum(len(one.acts) if isinstance(one, Rejections) else 1 for one in arrived) == rode

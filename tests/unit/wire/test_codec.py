@@ -21,7 +21,7 @@ from meshagent.core.acts import (
     Propose,
     TaskRecord,
 )
-from meshagent.core.bodies import Body, EventMessage, Profile, RevocationNotice, StoryQuery, StoryReply
+from meshagent.core.bodies import Body, EventMessage, Profile, Rejections, RevocationNotice, StoryQuery, StoryReply
 from meshagent.types import Delivery, Durability, Epoch, InDoubt, NodeId, Reason, TaskId, node_id_of, task_id_of
 from meshagent.wire import codec
 from meshagent.wire.acts import MAX_MS, TYPE_OF_ACT
@@ -142,6 +142,10 @@ others = (
     | st.builds(EventMessage, name=words, body=blobs)
     | st.builds(StoryQuery, query=counters, task=texts)
     | st.builds(StoryReply, query=counters, task=texts, lines=blobs, truncated=st.booleans())
+    | st.builds(
+        Rejections,
+        acts=st.lists(st.builds(acts.RejectProposal, task=tasks, epoch=epochs), min_size=2, max_size=5).map(tuple),
+    )
     | st.builds(RevocationNotice, lists=st.lists(blobs, max_size=4).map(tuple))
 )
 
@@ -301,6 +305,8 @@ def test_a_call_out_of_bounds_is_refused(payload: bytes) -> None:
                 task=bytes(20), epoch=bytes(56), reason=pb.REASON_BUSY, checkpoint=bytes(MAX_CHECKPOINT_BYTES + 1)
             ),
         ),
+        (pb.MESSAGE_TYPE_REJECT_PROPOSAL, pb.RejectProposal(task=bytes(20), epoch=bytes(56), more=bytes(75))),
+        (pb.MESSAGE_TYPE_REJECT_PROPOSAL, pb.RejectProposal(task=bytes(20), epoch=bytes(56), more=bytes(76 * 64))),
         (pb.MESSAGE_TYPE_EVENT, pb.Event(name="")),
         (pb.MESSAGE_TYPE_EVENT, pb.Event(name="a b")),
         (pb.MESSAGE_TYPE_EVENT, pb.Event(name="a", body=bytes(48 * 1024 + 1))),
@@ -355,6 +361,8 @@ def test_a_long_sentence_is_cut_by_its_sender() -> None:
             record=dataclasses.replace(RECORD, spec=bytes(MAX_SPEC_BYTES + 1)),
             reply_within_ms=1,
         ),
+        Rejections(acts=()),
+        Rejections(acts=(acts.RejectProposal(task=TASK, epoch=EPOCH),) * 65),
         EventMessage(name="", body=b""),
         StoryReply(query=1, task="t", lines=bytes(61 * 1024)),
         RevocationNotice(lists=(bytes(66_000),)),
