@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from meshagent.core.clock import HybridClock
+from meshagent.identity.credential import CertificateError, CertificateFault
 from meshagent.identity.envelope import CounterExhaustedError, Outgoing, Sealer, make_boot
 from meshagent.identity.gate import RejectReason
 from meshagent.identity.hello import HelloRefusal, HelloRefused, HelloSession
@@ -166,3 +167,11 @@ def test_clock_back_at_the_receiver_does_not_revive_an_expired_credential() -> N
     assert bob.book.time_floor_s == later_s
     assert bob.take(ann.id, ann.say(bob.id)) == []
     assert bob.rejected() == {R.EXPIRED: 1}
+    leaf = ann.identity.issue_leaf(WALL_MS / 1000)
+    for prove in (
+        lambda: bob.book.learn(ann.identity.credential.der, now_s=WALL_MS / 1000),
+        lambda: bob.book.verify_peer(leaf.chain_pem, leaf.chain_pem, now_s=WALL_MS / 1000),
+    ):
+        with pytest.raises(CertificateError) as caught:
+            prove()
+        assert caught.value.fault is CertificateFault.EXPIRED

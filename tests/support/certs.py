@@ -69,6 +69,7 @@ def leaf_of(
     names: list[x509.GeneralName] | None = None,
     key: PrivateKey | None = None,
     ca: bool = False,
+    signs: bool | None = None,
     signer: PrivateKey | None = None,
     **times: float,
 ) -> bytes:
@@ -79,7 +80,7 @@ def leaf_of(
     signer = signer or identity.key.certificate_signer()
     extensions: list[tuple[x509.ExtensionType, bool]] = [
         (x509.BasicConstraints(ca=ca, path_length=None), True),
-        (usage(ca=ca), True),
+        (usage(ca=ca if signs is None else signs), True),
         (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), False),
         (x509.SubjectAlternativeName(names if names is not None else [x509.DNSName(own)]), False),
         (x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False),

@@ -113,6 +113,8 @@ LEAF_FORGERIES: dict[str, Callable[..., bytes]] = {
     "a URI": lambda dog, cat: certs.leaf_of(dog, names=[x509.UniformResourceIdentifier("spiffe://x/device/cat")]),
     "signed by another": lambda dog, cat: certs.leaf_of(dog, signer=cat.key.certificate_signer()),
     "a CA": lambda dog, cat: certs.leaf_of(dog, ca=True),
+    "a CA by its constraints alone": lambda dog, cat: certs.leaf_of(dog, ca=True, signs=False),
+    "a CA by its usage alone": lambda dog, cat: certs.leaf_of(dog, signs=True),
     "P-384": lambda dog, cat: certs.leaf_of(dog, key=ec.generate_private_key(ec.SECP384R1())),
     "Ed25519": lambda dog, cat: certs.leaf_of(dog, key=ed25519.Ed25519PrivateKey.generate()),
 }

@@ -244,6 +244,11 @@ def test_greeting_without_end_is_refused() -> None:
     results = [session.received(peer.first(HLC), hlc=HLC, wall_ms=WALL_MS) for _ in range(MAX_HELLOS + 1)]
     assert isinstance(results[0], HelloPending)
     assert [refusal(r) for r in results[1:]] == [HelloRefusal.TOO_MANY] * MAX_HELLOS
+    at_ann, at_bob = ann.session(bob.identity.node_id), bob.session(ann.identity.node_id)
+    pending = at_bob.received(at_ann.first(HLC), hlc=HLC, wall_ms=WALL_MS)
+    assert isinstance(pending, HelloPending)
+    again = [at_ann.received(pending.answer, hlc=HLC, wall_ms=WALL_MS) for _ in range(MAX_HELLOS + 2)]
+    assert [isinstance(r, HelloAccepted) for r in again] == [True] * MAX_HELLOS + [False] * 2
 
 
 def test_a_device_that_meets_its_own_identity_says_so() -> None:
