@@ -53,7 +53,7 @@ def test_small_order_admission_is_refused_at_every_door(public: bytes) -> None:
         "nonce": base64.b64encode(bytes(16)).decode(),
         "proof": base64.b64encode(forged).decode(),
     }
-    with pytest.raises(CertificateError) as caught:
+    with pytest.raises(CertificateError, match="small order") as caught:
         JoinRequest.from_bytes(json.dumps(fields).encode())
     assert caught.value.fault is CertificateFault.UNSAFE_KEY
     with pytest.raises(CertificateError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from meshagent.core.clock import HybridClock
@@ -168,10 +170,11 @@ def test_clock_back_at_the_receiver_does_not_revive_an_expired_credential() -> N
     assert bob.take(ann.id, ann.say(bob.id)) == []
     assert bob.rejected() == {R.EXPIRED: 1}
     leaf = ann.identity.issue_leaf(WALL_MS / 1000)
-    for prove in (
+    proofs: list[Callable[[], object]] = [
         lambda: bob.book.learn(ann.identity.credential.der, now_s=WALL_MS / 1000),
         lambda: bob.book.verify_peer(leaf.chain_pem, leaf.chain_pem, now_s=WALL_MS / 1000),
-    ):
+    ]
+    for prove in proofs:
         with pytest.raises(CertificateError) as caught:
             prove()
         assert caught.value.fault is CertificateFault.EXPIRED
