@@ -113,6 +113,16 @@ class Knock:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LostPeer:
+    """A peer that was linked and is not any more."""
+
+    name: str
+    id: str
+    why: str = ""
+    """As the link ended: goodbye, refused, reset, silent, revoked, expired."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PeerFacts:
     """One linked peer."""
 
@@ -145,6 +155,7 @@ class Facts:
     measured: bool = False
     """Peers were looked for at all; False where identity or network made it pointless."""
     known: int = 0
+    lost: tuple[LostPeer, ...] = ()
     knocks: tuple[Knock, ...] = ()
     other_fleets: tuple[OtherFleet, ...] = ()
     duplicates: tuple[str, ...] = ()
@@ -163,6 +174,7 @@ def diagnose(facts: Facts) -> list[Finding]:
         *_fleet(facts),
         *_clock(facts),
         *_versions(facts),
+        *_refused(facts),
         *_knocks(facts),
         *_peers(facts),
         *_journal(facts),
@@ -389,6 +401,23 @@ def _series(version: str) -> tuple[int, ...]:
     """Major and minor; patches of one series talk alike."""
     parts = version.removeprefix("meshagent/").split(".")[:2]
     return tuple(int(part) if part.isascii() and part.isdigit() else 0 for part in parts)
+
+
+def _refused(facts: Facts) -> Iterator[Finding]:
+    """TLS and the Hello say no without a reason; these are the reasons that there are."""
+    refusing = [p for p in facts.lost if p.why.startswith("refused")]
+    if not refusing:
+        return
+    named = ", ".join(f"{p.name} ({p.id[:8]})" for p in refusing[:MAX_LISTED])
+    many = len(refusing) > 1
+    yield Finding(
+        level=Level.FAIL if not facts.peers else Level.WARN,
+        topic="refused",
+        sentence=f"{named} closed the link and {'take' if many else 'takes'} this device no more, without saying why: "
+        f"it was revoked, its credential ended by {'their clocks' if many else 'its clock'}, or a copy of it runs.",
+        next_step="where the authority is: meshagent fleet show",
+        facts={"peers": [p.id for p in refusing]},
+    )
 
 
 def _knocks(facts: Facts) -> Iterator[Finding]:

@@ -20,6 +20,7 @@ from meshagent.operator.diagnosis import (
     InterfaceFacts,
     JournalFacts,
     Knock,
+    LostPeer,
     NetworkFacts,
     OtherFleet,
     PeerFacts,
@@ -35,7 +36,16 @@ if TYPE_CHECKING:
 
 PROBES: Final = 3
 """Commits that are timed; the middle one counts."""
-_FINE: Final = frozenset({DialOutcome.LINKED, DialOutcome.ALREADY_LINKED, DialOutcome.SELF, DialOutcome.OTHER_FLEET})
+_TOLD_ELSEWHERE: Final = frozenset(
+    {
+        DialOutcome.LINKED,
+        DialOutcome.ALREADY_LINKED,
+        DialOutcome.SELF,
+        DialOutcome.OTHER_FLEET,
+        DialOutcome.DUPLICATE_ID,
+    }
+)
+"""Outcomes that are no trouble, or have findings of their own."""
 
 
 class FactsMaker:
@@ -58,7 +68,9 @@ class FactsMaker:
         now_s = node.clock.wall_s()
         attempts: list[DialAttempt] = transport.attempts()
         mdns = transport.mdns_status()
-        peers = [p for p in node.look.peers()["peers"] if p["state"] == "alive"]
+        rows = node.look.peers()["peers"]
+        peers = [p for p in rows if p["state"] == "alive"]
+        linked = {p["id"] for p in peers}
         dropped = dict.fromkeys(RejectReason, 0)
         for (reason, _), count in node.driver.links.rejections.items():
             dropped[reason] += count
@@ -80,13 +92,12 @@ class FactsMaker:
                 for p in peers
             ),
             measured=True,
-            known=len(node.look.peers()["peers"]),
+            known=len(rows),
+            lost=tuple(LostPeer(name=p["name"], id=p["id"], why=p["why"] or "") for p in rows if p["state"] != "alive"),
             knocks=tuple(
                 Knock(address=a.address, outcome=str(a.outcome), sentence=a.sentence, next_step=a.next_step)
                 for a in attempts
-                if a.outcome not in _FINE
-                and a.outcome is not DialOutcome.DUPLICATE_ID
-                and a.peer not in {p["id"] for p in peers}
+                if a.outcome not in _TOLD_ELSEWHERE and a.peer not in linked
             ),
             other_fleets=_other_fleets(attempts, mdns),
             duplicates=tuple(duplicates),
@@ -199,6 +210,7 @@ def from_document(document: Mapping[str, Any]) -> Facts:
         peers=tuple(PeerFacts(**p) for p in document["peers"]),
         measured=document["measured"],
         known=document["known"],
+        lost=tuple(LostPeer(**p) for p in document["lost"]),
         knocks=tuple(Knock(**k) for k in document["knocks"]),
         other_fleets=tuple(OtherFleet(**o) for o in document["other_fleets"]),
         duplicates=tuple(document["duplicates"]),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 
 from meshagent.operator.exits import CommandError, Exit
-from meshagent.operator.submit import Offer, _meant, offers_in, summary
+from meshagent.operator.submit import Offer, Wish, _from_stdin, _meant, offers_in, summary
 from meshagent.sdk.outline import Outline
 
 CHECK = Offer(Outline.parse("pump.check.v1", "CheckContact(site: str) -> Finding [at_least_once]"), ("dog-1",))
@@ -54,3 +56,21 @@ def test_the_summary_counts_bids_and_refusals() -> None:
     assert summary(told, outcome) == (
         "called 3 peers · 1 bid: ann, adds 0.0 s · refused: BATTERY 2 · awarded to ann\\x1b · done in 20 ms"
     )
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "3", '{"kind": 3}', "{}", '{"kind": "x", "sepc": {}}', '{"kind": "x", "within_s": -1}',
+     '{"kind": "x", "within_s": NaN}', '{"kind": "x", "priority": true}', '{"kind": "x", "spec": []}', "[" * 100_000],
+)  # fmt: skip
+def test_stdin_that_holds_no_task_is_a_usage_error(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    with pytest.raises(CommandError, match="stdin holds no task") as caught:
+        _from_stdin(Wish(kind="-"))
+    assert caught.value.exit_code is Exit.USAGE
+
+
+def test_options_win_over_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO('{"kind": "x", "within_s": 60, "key": "a", "spec": {"n": 1}}'))
+    wish = _from_stdin(Wish(kind="-", within_s=5.0))
+    assert (wish.kind, wish.within_s, wish.key, wish.spec) == ("x", 5.0, "a", {"n": 1})

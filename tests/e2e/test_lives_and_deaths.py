@@ -1,0 +1,170 @@
+"""Nodes that are killed, stopped, expelled, or never had a fleet."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import WORKSHOP, Cli, Running
+
+pytestmark = [pytest.mark.network, pytest.mark.xdist_group("e2e")]
+
+HELLO = """\
+from dataclasses import dataclass
+
+from meshagent import Role, Task, task
+
+
+@dataclass(frozen=True)
+class Greet(Task[str]):
+    name: str
+
+
+class Greeter(Role):
+    @task
+    async def greet(self, job: Greet) -> str:
+        return f"hello {job.name}, {self.node.name} speaking"
+"""
+LOOPBACK = {"MESHAGENT_NETWORK__INTERFACES": "lo", "MESHAGENT_NETWORK__PORT": "0", "MESHAGENT_PRESET": "loopback"}
+
+
+def running_pids(cli: Cli) -> dict[str, int]:
+    nodes: list[dict[str, Any]] = cli("fleet", "dev", "--json").document["nodes"]
+    return {node["name"]: node["pid"] for node in nodes if node["pid"]}
+
+
+def test_the_first_five_minutes_with_the_winner_killed(cli: Cli) -> None:
+    (cli.home / "hello.py").write_text(HELLO)
+    ann = cli.start("run", "hello.py", "--dev").until("role Greeter: performs Greet(name: str) -> str")
+    assert ann.out.startswith("ann (")
+    assert "fleet dev, no peers yet" in ann.out
+    first = cli("submit", "Greet", "name=world", "--dev")
+    assert (first.code, first.out) == (0, "hello world, ann speaking\n"), first.err
+    cli.start("run", "hello.py", "--dev", "--name", "bob").until("peer joined  ann")
+    ann.process.kill()
+    second = cli("submit", "Greet", "name=world", "--dev")
+    assert (second.code, second.out) == (0, "hello world, bob speaking\n"), second.err
+    again = cli.start("run", "hello.py", "--dev").until("is up in")
+    assert again.out.startswith("ann ("), "a killed node leaves its name and identity to its next start"
+
+
+def test_a_task_outlives_the_kill_of_its_holder_and_why_tells_how(cli: Cli) -> None:
+    nodes = {"ann": cli.node("ann"), "bob": cli.node("bob")}
+    asked = cli.start("submit", "Slow", "seconds=3", "--dev", "--json").until("progress")
+    holder = next(name for name in nodes if f"{name}  progress" in asked.err)
+    nodes[holder].process.send_signal(signal.SIGKILL)
+    done = asked.ended()
+    other = "bob" if holder == "ann" else "ann"
+    assert (done.code, done.document["result"]) == (0, f"done by {other}"), done.err
+    told = cli("why", done.document["task"], "--dev")
+    assert f"DONE by {other} after " in told.out
+    assert f"{holder} was lost, {other} took over " in told.out
+    assert told.out.count("EPOCH") == 2
+    assert f"not asked: {holder} (not linked)" in told.out
+
+
+def test_a_node_finishes_what_it_holds_before_it_leaves(cli: Cli) -> None:
+    ann = cli.node("ann")
+    asked = cli.start("submit", "Slow", "seconds=1.5", "--dev")
+    ann.until("committed")
+    ann.process.send_signal(signal.SIGTERM)
+    assert ann.ended().code == 0
+    assert "leaving: 1 task to finish or hand back within 10 s" in ann.err
+    assert (asked.ended().code, asked.out) == (0, "done by ann\n"), asked.err
+    assert running_pids(cli) == {}
+
+
+def test_a_second_ctrl_c_ends_a_node_at_once(cli: Cli) -> None:
+    ann = cli.node("ann")
+    cli.start("submit", "Slow", "seconds=60", "--dev")
+    ann.until("committed")
+    ann.process.send_signal(signal.SIGINT)
+    ann.until("leaving")
+    began_s = time.perf_counter()
+    ann.process.send_signal(signal.SIGINT)
+    assert ann.ended().code == 0
+    assert time.perf_counter() - began_s < 8.0
+
+
+def test_stop_asks_the_node_to_leave_and_waits_for_it(cli: Cli) -> None:
+    ann = cli.node("ann")
+    assert cli("stop", "--dev").code == 2
+    done = cli("stop", "--dev", "--yes")
+    assert (done.code, done.out) == (0, "ann has left\n"), done.err
+    assert ann.process.wait(1) == 0
+    gone = cli("status", "--dev")
+    assert (gone.code, "No node runs on this machine in the throw-away fleet." in gone.err) == (4, True)
+
+
+def test_mistake_1_a_device_without_a_fleet_is_told_both_ways(cli: Cli) -> None:
+    done = cli("run", WORKSHOP)
+    assert done.code == 3
+    assert done.err.splitlines()[-2:] == [
+        "This device belongs to no fleet.",
+        "  next: to try here: add --dev   to join: meshagent join --request device.req",
+    ]
+    assert cli("init").code == 0
+    assert cli("submit", "Greet").err.splitlines()[-2:] == done.err.splitlines()[-2:]
+
+
+def test_role_mistakes_are_told_with_file_and_line_and_nothing_starts(cli: Cli) -> None:
+    (cli.home / "bad.py").write_text(HELLO.replace("-> str:", "-> int:"))
+    done = cli("run", "bad.py", "--dev", "--json")
+    assert done.code == 3
+    assert "bad.py:13 Greeter.greet returns int, but Greet is a Task[str]." in done.err
+    assert done.document["problems"][0]["next"].startswith("return str")
+    assert running_pids(cli) == {}
+
+
+# ---- a real fleet, by files
+
+
+def admitted(cli: Cli, name: str) -> Path:
+    state = cli.home / name
+    assert cli("join", "--request", f"{name}.req", "--name", name, "--state", state).code == 0
+    assert cli("fleet", "admit", f"{name}.req", "--yes").code == 0
+    assert cli("join", f"{name}.cred", "--state", state).code == 0
+    return state
+
+
+def peers(cli: Cli, state: Path) -> dict[str, str]:
+    rows = cli("peers", "--state", state, "--json", **LOOPBACK).document["peers"]
+    return {row["name"]: row["state"] for row in rows}
+
+
+def started(cli: Cli, state: Path) -> Running:
+    return cli.start("run", WORKSHOP, "--state", state, **LOOPBACK).until("is up in")
+
+
+def test_a_revoked_device_loses_its_links_when_the_list_is_spread_by_a_visitor(cli: Cli) -> None:
+    assert cli("fleet", "create", "plant").code == 0
+    one, two, laptop = admitted(cli, "dog-1"), admitted(cli, "dog-2"), admitted(cli, "laptop")
+    first = started(cli, one)
+    second = started(cli, two).until("peer joined  dog-1")
+    first.until("peer joined  dog-2")
+    done = cli("submit", "Greet", "name=x", "--state", laptop, **LOOPBACK)
+    assert done.code == 0, done.err
+    assert cli("fleet", "revoke", "dog-2", "--yes", "--out", "list.revoked").code == 0
+    spread = cli("fleet", "spread", "list.revoked", "--state", laptop, "--json", **LOOPBACK)
+    assert (spread.code, spread.document["news"]) == (0, True), spread.err
+    first.until("peer lost  dog-2")
+    second.until("peer lost  dog-1")
+    assert peers(cli, one)["dog-2"] == "lost"
+    examined = cli("doctor", "--state", two, "--json", **LOOPBACK)
+    assert examined.code == 1
+    told = " ".join(f["sentence"] for f in examined.document["findings"] if f["level"] != "ok")
+    assert "revoked" in told, examined.out + cli("peers", "--state", two, **LOOPBACK).out
+
+
+def test_run_tells_json_lines_where_they_are_asked_for(cli: Cli) -> None:
+    ann = cli.start("run", WORKSHOP, "--dev", "--json").until("meshagent.up/1")
+    cli("submit", "Greet", "name=x", "--dev")
+    ann.until('"event": "ended"')
+    documents = [json.loads(line) for line in ann.out.splitlines()]
+    assert {d["schema"] for d in documents} == {"meshagent.up/1", "meshagent.event/1"}
+    assert documents[0]["name"] == "ann"
