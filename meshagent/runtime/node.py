@@ -71,8 +71,6 @@ MAX_WATCHERS: Final = 64
 MAY_HOLDS_S: Final = 1.0
 MAX_MAY: Final = 4096
 """Remembered permissions; a fleet of 200 devices with ten kinds asks for that many."""
-MAX_ENDED: Final = 1000
-"""Ended tasks of this node whose outcome is remembered in memory for `tasks --all`."""
 SOFTWARE: Final = "meshagent/0.1.0"
 
 log = logging.getLogger(__name__)
@@ -192,7 +190,6 @@ class Node:
         self.executor: Executor
         self.agents: Agents
         self._pending: dict[TaskId, PendingTask] = {}
-        self.ended: dict[TaskId, TaskChanged] = {}
         self.progress: dict[TaskId, tuple[int, str]] = {}
         self._watchers: list[Watcher] = []
         self.views: dict[NodeId, PeerView] = {}
@@ -495,9 +492,6 @@ class Node:
         if change.state.terminal:
             self._pending.pop(change.task, None)
             self.progress.pop(change.task, None)
-            self.ended[change.task] = change
-            while len(self.ended) > MAX_ENDED:
-                del self.ended[next(iter(self.ended))]
             for child in self.driver.initiator.children_of(change.task):
                 if change.state is TaskState.CANCELLED:
                     self._withdraw(child, f"its parent {change.task} was withdrawn")

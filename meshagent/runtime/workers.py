@@ -41,6 +41,9 @@ MOST_THREADS: Final = 64
 IDLE_S: Final = 60.0
 """A worker without a job for so long is ended: it holds some 30 MiB."""
 
+SECRET_PREFIX: Final = "MESHAGENT_PASSPHRASE"
+"""MESHAGENT_PASSPHRASE and MESHAGENT_PASSPHRASE_FILE of the command line."""
+
 log = logging.getLogger(__name__)
 
 
@@ -185,7 +188,7 @@ class SystemWorkers:
             stdin=PIPE,
             stdout=PIPE,
             limit=MAX_PIPE_BYTES + LENGTH.size,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**_without_secrets(), "PYTHONPATH": path},
         )
         warm = _Warm(process)
         self._all.add(warm)
@@ -283,3 +286,8 @@ class _Warm:
         if code < 0:
             return f"the worker process was killed by signal {-code}"
         return f"the worker process ended with status {code}"
+
+
+def _without_secrets() -> dict[str, str]:
+    """The environment for role code: the passphrase of the device's key is not for it."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(SECRET_PREFIX)}

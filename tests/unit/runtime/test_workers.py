@@ -99,6 +99,16 @@ def test_what_a_process_may_do_wrong_stays_in_it() -> None:
     play(scenario)
 
 
+def test_role_code_in_a_process_does_not_inherit_the_passphrase(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MESHAGENT_PASSPHRASE", "correct horse")
+    monkeypatch.setenv("MESHAGENT_LOG__LEVEL", "info")
+
+    async def scenario(workers: SystemWorkers) -> None:
+        assert await ask(workers, "environment") == "MESHAGENT_LOG__LEVEL"
+
+    play(scenario)
+
+
 def test_a_process_is_killed_when_its_work_is_cancelled() -> None:
     async def scenario(workers: SystemWorkers) -> None:
         pid = int((await ask(workers, "name")).split()[0])
