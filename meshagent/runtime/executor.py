@@ -354,7 +354,7 @@ class Executor:
         work.started_s = self._now_s()
         self._on_started(work)
         label = task_label(work.record.kind, work.record.task)
-        work.task = loop.create_task(attempt_async(self._body(work)), name=label)
+        work.task = loop.create_task(self._guarded(work), name=label)
         work.task.add_done_callback(lambda task: self._done(work, task))
         if work.handler.timeout_s is not None:
             limit_s = work.handler.timeout_s
@@ -362,6 +362,10 @@ class Executor:
                 loop.call_later(limit_s, self._cancel, work, Reason.TIMEOUT, f"took longer than {limit_s:g} s")
             )
         self._arm_fence(work)
+
+    async def _guarded(self, work: Work) -> bytes | Raised:
+        # The body is made here: one that is cancelled before its first step would never be awaited.
+        return await attempt_async(self._body(work))
 
     async def _body(self, work: Work) -> bytes:
         handler = work.handler
