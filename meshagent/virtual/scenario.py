@@ -170,7 +170,8 @@ def draw_scenario(seed: int, options: Options, *, identities: int) -> Scenario:
         weather = Weather()
     plan: tuple[Fault, ...] = ()
     if options.faults:
-        drawn = draw(stream("faults"), names, keep=origins, until_s=STRIKES_UNTIL_S)
+        # Whoever asks comes back, and of every kind somebody who does it: else nothing could end.
+        drawn = draw(stream("faults"), names, keep=[*origins, *names[:3]], until_s=STRIKES_UNTIL_S)
         plan = tuple(fault for number, fault in enumerate(drawn) if number not in options.without)
     heal_at_s = max([STRIKES_UNTIL_S] + [fault.at_s + fault.duration_s for fault in plan]) + 0.5
     return Scenario(
