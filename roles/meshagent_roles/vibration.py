@@ -51,6 +51,12 @@ BANDS: Final = ((0.08, 0.20), (0.16, 0.28), (0.24, 0.36), (0.32, 0.46), (0.08, 0
 """Pass bands as shares of the sampling rate: wider than 8 harmonics of any part, narrow enough to leave noise out."""
 
 
+NEIGHBOURHOOD: Final = 0.45
+"""A line is its part's own when it is the strongest within so much of a turn to either side: the sidebands of another
+part's line are weaker than that line, and of a comb (a cage knocks slowly and leaves a line at each of some forty
+multiples) some tooth always lies where another bearing's part is expected, but seldom three that are the strongest."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """A damaged part and the evidence."""
@@ -101,7 +107,7 @@ def diagnose(
     for low, high in BANDS:
         power, step_hz = _envelope_spectrum(spectrum, len(samples), waveform.rate_hz, low, high)
         for part in Part:
-            found = _lines(power, step_hz, bearing.fault_hz(part, shaft_hz), part)
+            found = _lines(power, step_hz, bearing.fault_hz(part, shaft_hz), shaft_hz, part)
             if found is None or found[0] > limit:
                 continue
             log_chance, frequency_hz, harmonics = found
@@ -144,29 +150,32 @@ def _floor(power: Floats) -> Floats:
     return above
 
 
-def _lines(power: Floats, step_hz: float, expected_hz: float, part: Part) -> tuple[float, float, int] | None:
+def _lines(
+    power: Floats, step_hz: float, expected_hz: float, shaft_hz: float, part: Part
+) -> tuple[float, float, int] | None:
     """Log of the chance of such lines in noise, the first line's frequency, and how many stand out; None: no fault."""
     logs: list[float] = []
     standing = 0
     frequency_hz, error_hz = expected_hz, 0.0
     for order in range(1, HARMONICS + 1):
         centre_hz = order * frequency_hz
-        # once a line is found the next is searched where it says, half as wide
-        reach_hz = max(1.5 * step_hz, centre_hz * SLIP_TOLERANCE * (0.5 if standing else 1.0))
+        reach_hz = max(1.5 * step_hz, centre_hz * SLIP_TOLERANCE)  # once a line is found, around what it says
         first = max(1, math.floor((centre_hz - reach_hz) / step_hz))
         last = min(len(power) - 1, math.ceil((centre_hz + reach_hz) / step_hz))
         if first >= last:
             break
         strongest = first + int(np.argmax(power[first : last + 1]))
         logs.append(_log_chance(float(power[strongest]), last - first + 1))
-        if logs[-1] < math.log(0.01):
+        alone_hz = NEIGHBOURHOOD * min(shaft_hz, expected_hz)
+        low, high = max(1, round((centre_hz - alone_hz) / step_hz)), round((centre_hz + alone_hz) / step_hz)
+        if logs[-1] < math.log(0.01) and power[strongest] >= power[low : high + 1].max():
             standing += 1
             frequency_hz = strongest * step_hz / order  # higher lines measure it more finely
             error_hz = step_hz / order
     # A line alone may be a sideband of another part's, or hum: three lines at least. A cage turns so slowly that the
     # modulation of a ball looks like its first lines, so all of its lines must be there.
     needed = HARMONICS if part is Part.CAGE else 3
-    if not logs or logs[0] >= math.log(1e-4) or standing < needed:
+    if standing < needed:
         return None
     if abs(frequency_hz - expected_hz) > SLIP_TOLERANCE * expected_hz + error_hz / 2:
         return None  # lines indeed, of something else: another bearing, another part

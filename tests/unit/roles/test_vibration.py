@@ -12,7 +12,7 @@ import pytest
 from meshagent.devices import BEARINGS, Part, Waveform
 from meshagent_roles.vibration import FALSE_ALARM, _fisher, _log_chance, diagnose
 
-SEEDS = range(8)
+SEEDS = range(4)
 OTHER = BEARINGS["6203-2RS"]
 
 
@@ -46,20 +46,21 @@ def test_a_damaged_cage_is_named_where_its_few_knocks_can_be_heard(noise_g: floa
 
 @pytest.mark.parametrize("noise_g", [0.1, 1.0])
 def test_a_healthy_pump_with_its_hum_is_left_alone(noise_g: float) -> None:
-    for seed in range(40):
+    for seed in range(12):
         assert diagnose(Waveform.synthetic(None, seed=seed, noise_g=noise_g)) is None
 
 
 def test_false_alarms_stay_far_below_the_stated_rate() -> None:
-    # asked to allow one false alarm in two windows, so that 200 windows would show 100 if the bound were tight; what
+    # asked to allow one false alarm in two windows, so that 100 windows would show 50 if the bound were tight; what
     # is seen is none, because three lines of one part are asked for besides
-    alarms = sum(diagnose(noise(seed), false_alarm=0.5) is not None for seed in range(200))
-    assert alarms <= 2
+    alarms = sum(diagnose(noise(seed), false_alarm=0.5) is not None for seed in range(100))
+    assert alarms <= 1
 
 
 @pytest.mark.parametrize("part", list(Part))
 def test_lines_of_another_bearing_are_not_taken_for_this_ones(part: Part) -> None:
-    for seed in SEEDS:
+    # among so many seeds a cage's comb was taken for a ball before neighbours were compared
+    for seed in range(24 if part is Part.CAGE else 4):
         assert diagnose(Waveform.synthetic(part, seed=seed), OTHER) is None
 
 

@@ -142,6 +142,8 @@ def test_a_reader_is_told_and_not_cancelled_when_the_node_stops_reading() -> Non
             await waiting
         with pytest.raises(asyncio.CancelledError):
             await pump
+        stream.feed(0.5)  # without the pump every reader reads for itself again
+        assert (await stream.next(timeout_s=1)).value == 0.5
 
     run(main())
 
