@@ -6,6 +6,7 @@ import asyncio
 import socket
 from time import perf_counter
 from time import time as wall_s  # noqa: TID251  # TLS compares with the real clock too
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -315,6 +316,39 @@ def test_health_service_answers_members_and_nobody_else() -> None:
                     except grpc.aio.AioRpcError as error:
                         got = error.code().name
                     assert got == expected
+
+    asyncio.run(scenario())
+
+
+async def statuses(call: Any) -> list[str]:
+    """The next status that a health watch tells, by name; nothing at its end."""
+    answer = await call.read()
+    if answer is grpc.aio.EOF:
+        return []
+    return [health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)]
+
+
+def test_health_watch_tells_that_the_node_leaves_and_knows_no_made_up_service() -> None:
+    async def scenario() -> None:
+        fleet = TestFleet()
+        leaf = fleet.device("member").issue_leaf(wall_s())
+        told: list[str] = []
+        async with open_mesh(fleet.device("a")) as one:
+            credentials = grpc.ssl_channel_credentials(fleet.trust.root_pem, leaf.key_pem, leaf.chain_pem)
+            target, options = grpc_target("127.0.0.1", one.transport.listen_port), channel_options(quick(), one.id)
+            channel = grpc.aio.secure_channel(target, credentials, options=options)
+            watch = channel.unary_stream(
+                "/grpc.health.v1.Health/Watch",
+                request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+                response_deserializer=health_pb2.HealthCheckResponse.FromString,
+            )
+            made_up = watch(health_pb2.HealthCheckRequest(service="made.up"), timeout=5)
+            assert await statuses(made_up) == ["SERVICE_UNKNOWN"]
+            call = watch(health_pb2.HealthCheckRequest(service="meshagent.wire.v1.Link"), timeout=10)
+            told += await statuses(call)
+        told += await statuses(call)
+        await channel.close()
+        assert told == ["SERVING", "NOT_SERVING"]
 
     asyncio.run(scenario())
 

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from zeroconf import DNSOutgoing, IPVersion, ServiceInfo  # type: ignore[attr-defined]
 from zeroconf.asyncio import AsyncZeroconf
 
-from meshagent.transport.config import MAX_PEERS
+from meshagent.core.ports import HintSource
+from meshagent.identity.keys import DeviceKey
+from meshagent.transport.config import MAX_ADDRESSES_PER_PEER, MAX_PEERS
 from meshagent.transport.interfaces import chosen_interfaces
 from meshagent.transport.mdns import SERVICE, Mdns, MdnsStatus
 from meshagent.transport.multicast import hear_multicast
@@ -107,6 +109,43 @@ def test_mdns_third_party_addresses_outside_our_networks_are_never_dialled() -> 
                 assert status_of(one).foreign_addresses >= len(others)
             # the announcement was withdrawn: nobody is dialled on hearsay that is not said any more
             await one.events.until(lambda: one.transport._peers[victim].addresses == [])
+
+    asyncio.run(scenario())
+
+
+def test_flood_of_forged_addresses_hurries_no_dial() -> None:
+    async def scenario() -> None:
+        fleet = TestFleet()
+        victim = fleet.device("victim").node_id
+        async with open_mesh(fleet.device("a")) as one:
+            one.transport.found(victim, "127.0.0.1", 9, HintSource.MDNS)
+            state = one.transport._peers[victim]
+            far_s = asyncio.get_running_loop().time() + 1000.0
+            state.not_before_s = far_s
+            for port in range(10, 200):
+                one.transport.found(victim, "127.0.0.1", port, HintSource.MDNS)
+            assert state.not_before_s == far_s
+            assert len(state.addresses) <= MAX_ADDRESSES_PER_PEER
+            # what a person types is worth hurrying
+            one.transport.found(victim, "127.0.0.1", 8, HintSource.STATIC)
+            assert state.not_before_s < far_s
+
+    asyncio.run(scenario())
+
+
+def test_flood_of_forged_members_is_bounded_and_leaves_the_linked_ones_alone() -> None:
+    async def scenario() -> None:
+        fleet = TestFleet()
+        async with open_mesh(fleet.device("a")) as one, open_mesh(fleet.device("b")) as two:
+            one.hint(two)
+            await one.events.until(lambda: one.linked(two))
+            for _ in range(MAX_PEERS + 50):
+                one.transport.found(DeviceKey.generate().node_id, "127.0.0.1", 9, HintSource.MDNS)
+            assert len(one.transport._peers) <= MAX_PEERS
+            assert one.transport._peers[two.id].link is not None
+            two.events.echo = True
+            one.events.links[two.id].send(b"\x0aframe")
+            await one.events.until(lambda: (two.id, b"\x0aframe") in one.events.frames)
 
     asyncio.run(scenario())
 
