@@ -246,7 +246,11 @@ class Driver:
             return
         if self.failed is None:
             self._tick()
-            self._flush_notes_now()
+        if self.failed is None:
+            try:
+                self._flush_notes_now()
+            except JournalError as error:
+                self._fail(error)  # notes and windows are lost, promises are not: they were committed before
         self._running = False
         if self._timer is not None:
             self._timer.cancel()
@@ -261,6 +265,8 @@ class Driver:
 
     def feed(self, event: InitiatorInput | ParticipantInput) -> None:
         """Hand in one input; it is handled in this turn of the loop, together with what else arrives."""
+        if self.failed is not None:
+            return
         self._inputs.append(event)
         if not self._scheduled:
             self._wake()
@@ -302,6 +308,8 @@ class Driver:
 
     def message_received(self, peer: NodeId, body: Body, evidence: Evidence) -> None:
         """A peer's message passed the gate."""
+        if self.failed is not None:
+            return
         if type(body) in PERFORMATIVE_OF:
             self._inputs.append(ActReceived(peer=peer, act=body, evidence=evidence))  # type: ignore[arg-type]
             if not self._scheduled:
@@ -449,8 +457,9 @@ class Driver:
             return
         writes += self.links.take_writes()
         writes += self._take_notes()
-        self._journal.commit(writes)
-        self.commits += 1
+        if writes:
+            self._journal.commit(writes)
+            self.commits += 1
 
     def _clock_bound(self, now_s: float) -> list[Put | Append]:
         bound = self._hybrid.bound_to_persist(now_s)

@@ -175,6 +175,53 @@ def test_a_journal_that_fails_stops_the_node_before_anything_is_said() -> None:
     run(scenario)
 
 
+def test_a_node_that_failed_takes_no_more_inputs() -> None:
+    async def scenario() -> None:
+        asker, worker = await pair()
+        worker.disk.full = True
+        asker.submit("k")
+        await until(lambda: bool(worker.failures))
+        for nonce in range(2, 20):
+            asker.submit("k", nonce)
+        sent = len(worker.transport.links[0].sent)
+        await until(lambda: asker.driver.links.frames_out > 3)
+        assert len(worker.transport.links[0].sent) == sent
+        assert not worker.driver._inputs
+        await close(asker, worker)
+
+    run(scenario)
+
+
+def test_a_disk_that_is_full_when_the_node_closes_does_not_keep_it_from_saying_goodbye() -> None:
+    async def scenario() -> None:
+        asker, worker = await pair()
+        task = asker.submit("k")
+        await until(lambda: asker.ended(task))
+        asker.submit("nobody does this", 2)
+        asker.disk.full = True
+        await asker.driver.close()
+        await until(lambda: not worker.transport.links[0].open)
+        await close(worker)
+
+    run(scenario)
+
+
+def test_an_idle_pair_is_quiet() -> None:
+    """Nothing is said and hardly anything is looked at: wake-ups cost battery."""
+
+    async def scenario() -> None:
+        asker, worker = await pair()
+        await until(lambda: asker.driver.links.next_deadline_s() > asker.clock.boot_s() + 1.0)
+        before = (asker.driver.ticks, asker.driver.links.frames_out, asker.driver.commits)
+        await asyncio.sleep(1.2)
+        ticks, frames, commits = asker.driver.ticks, asker.driver.links.frames_out, asker.driver.commits
+        assert ticks - before[0] <= 2
+        assert (frames, commits) == before[1:]
+        await close(asker, worker)
+
+    run(scenario)
+
+
 def test_a_bidder_that_raises_stops_the_node_instead_of_leaving_half_a_step() -> None:
     async def scenario() -> None:
         alone = await Member(1, kinds=WORK).start()
