@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from meshagent.core.acts import Decline
+from meshagent.core.contract_net.records import Stage
 from meshagent.core.travel import Body, SiteMap
 from meshagent.devices import Legs
 from meshagent.errors import ConfigurationError, JournalError
@@ -164,6 +165,18 @@ class Stubborn(Role):
                 except LeaseLostError:
                     RAN.append("refused")
                 raise
+        return ""
+
+
+class Presser(Role):
+    legs = actuator(Legs)
+
+    @task
+    async def visit(self, job: Visit, ctx: TaskContext) -> str:
+        async with ctx.use(self.legs):
+            await ctx.point_of_no_return()
+            RAN.append("passed")
+            await asyncio.sleep(100)
         return ""
 
 
@@ -440,6 +453,22 @@ def test_an_actuator_refuses_a_handler_whose_lease_is_over() -> None:
         await mesh.until(lambda: bool(dog.executor.works))
         mesh.kill(eve)
         await mesh.until(lambda: RAN == ["refused"])
+
+    run(scenario)
+
+
+def test_a_device_fenced_after_the_point_of_no_return_is_in_doubt_and_not_given_back() -> None:
+    async def scenario(mesh: SmallMesh) -> None:
+        dog = await mesh.join("dog", Presser, **LEGGED)
+        eve = await mesh.join("eve")
+        await mesh.linked(1)
+        submission = ask(eve).submit(Visit("pump-7"))
+        await mesh.until(lambda: RAN == ["passed"])
+        mesh.kill(eve)
+        await mesh.until(lambda: not dog.executor.works)
+        contract = dog.driver.participant.find(submission.id)
+        assert contract is not None
+        assert contract.stage is Stage.IN_DOUBT
 
     run(scenario)
 
