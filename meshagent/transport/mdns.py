@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import re
 import secrets
@@ -30,7 +31,6 @@ from zeroconf import (  # type: ignore[attr-defined]  # exported for years, only
     DNSOutgoing,
     DNSPointer,
     DNSQuestion,
-    InterfacesType,
     IPVersion,
     RecordUpdate,
     RecordUpdateListener,
@@ -140,6 +140,7 @@ class Mdns:
         self._label = f"{secrets.token_hex(8)}.{SERVICE}"
         self._server = f"{self._label.partition('.')[0]}.local."
         self._zeroconf: AsyncZeroconf | None = None
+        self._ip_version = IPVersion.All
         self._listener: _Listener | None = None
         self._interfaces: list[Interface] = []
         self._services: OrderedDict[str, _Service | None] = OrderedDict()
@@ -161,7 +162,7 @@ class Mdns:
         """
         self._port = port
         self._interfaces = chosen_interfaces(self._names)
-        zeroconf = AsyncZeroconf(interfaces=_zeroconf_interfaces(self._interfaces), ip_version=IPVersion.All)
+        zeroconf = self._open()
         self._zeroconf = zeroconf
         await zeroconf.zeroconf.async_wait_for_start()
         self._listener = _Listener(self)
@@ -169,6 +170,16 @@ class Mdns:
         self._info = self._describe()
         # the announcements go out while we go on; cooperating: the random name needs no 1.2 s of probing
         await zeroconf.async_register_service(self._info, cooperating_responders=True)
+
+    def _open(self) -> AsyncZeroconf:
+        chosen = _zeroconf_interfaces(self._interfaces)
+        try:
+            return AsyncZeroconf(interfaces=chosen, ip_version=self._ip_version)
+        except OSError as error:
+            if error.errno != errno.EAFNOSUPPORT:
+                raise
+        self._ip_version = IPVersion.V4Only  # a kernel without IPv6
+        return AsyncZeroconf(interfaces=[ip for ip in chosen if isinstance(ip, str)], ip_version=self._ip_version)
 
     def _describe(self) -> ServiceInfo:
         addresses = [address.ip.packed for interface in self._interfaces for address in interface.addresses]
@@ -233,7 +244,7 @@ class Mdns:
         log.info("network interfaces changed: %s", ", ".join(interface.name for interface in present))
         self._interfaces = present
         try:
-            await self._zeroconf.async_update_interfaces(_zeroconf_interfaces(present), IPVersion.All)
+            await self._zeroconf.async_update_interfaces(_zeroconf_interfaces(present), self._ip_version)
         except (OSError, RuntimeError) as error:
             log.warning("mDNS could not follow: %s", error)
             return
@@ -378,7 +389,7 @@ class _Listener(RecordUpdateListener):
                 self._mdns.announced(name)
 
 
-def _zeroconf_interfaces(interfaces: Sequence[Interface]) -> InterfacesType:
+def _zeroconf_interfaces(interfaces: Sequence[Interface]) -> list[str | int]:
     """IPv4 addresses and, for IPv6, interface indexes; loopback without IPv6, which has no multicast route there."""
     chosen: list[str | int] = []
     for interface in interfaces:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import socket
 import sys
@@ -14,7 +15,7 @@ from time import perf_counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from zeroconf import DNSOutgoing, IPVersion, ServiceInfo  # type: ignore[attr-defined]
+from zeroconf import DNSOutgoing, InterfacesType, IPVersion, ServiceInfo  # type: ignore[attr-defined]
 from zeroconf.asyncio import AsyncZeroconf
 
 from meshagent.core.ports import HintSource
@@ -382,5 +383,43 @@ def test_hosts_with_nothing_but_ipv6_link_local_addresses_find_each_other() -> N
                 assert opened["peer"] == b.id
                 assert "fe80::" in opened["address"]
                 await b.until("opened")
+
+    asyncio.run(scenario())
+
+
+def test_kernel_without_ipv6_leaves_mdns_on_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[IPVersion] = []
+
+    class Zeroconf4(AsyncZeroconf):
+        def __init__(self, interfaces: InterfacesType, ip_version: IPVersion) -> None:
+            made.append(ip_version)
+            if ip_version is IPVersion.All:
+                raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+            super().__init__(interfaces=interfaces, ip_version=ip_version)
+
+    monkeypatch.setattr("meshagent.transport.mdns.AsyncZeroconf", Zeroconf4)
+
+    async def scenario() -> None:
+        fleet = TestFleet()
+        async with open_mesh(fleet.device("a"), MDNS) as one, open_mesh(fleet.device("b"), MDNS) as two:
+            await one.events.until(lambda: one.linked(two) and two.linked(one))
+
+    asyncio.run(scenario())
+    assert made == [IPVersion.All, IPVersion.V4Only] * 2
+
+
+def test_node_without_any_multicast_socket_still_links_by_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EADDRINUSE, "Address already in use")
+
+    monkeypatch.setattr("meshagent.transport.mdns.AsyncZeroconf", refuse)
+
+    async def scenario() -> None:
+        fleet = TestFleet()
+        async with open_mesh(fleet.device("a"), MDNS) as one, open_mesh(fleet.device("b"), MDNS) as two:
+            assert one.transport.mdns_status() is None
+            assert "in use" in (one.transport.mdns_error or "")
+            one.hint(two)
+            await one.events.until(lambda: one.linked(two))
 
     asyncio.run(scenario())
