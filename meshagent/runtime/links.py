@@ -571,8 +571,8 @@ class Links:
         wall_s = self._wall_s(now_s)
         for peer in [*self._sessions, *(one for one in self._known if one not in self._sessions)]:
             fault = self._book.speaker(public_key_of(peer), now_s=wall_s)
-            if not isinstance(fault, CertificateFault):
-                continue
+            if not isinstance(fault, CertificateFault) or fault is CertificateFault.UNKNOWN:
+                continue  # unknown: its Hello is still on the way, and until then the gate lets nothing through
             log.warning("%s may speak no more (%s): link closed", peer[:8], fault.value)
             session = self._sessions.pop(peer, None)
             if session is not None:
