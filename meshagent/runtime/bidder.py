@@ -100,6 +100,8 @@ class PlanBidder:
         self._said: dict[str, float] = {}
         self.plan = Plan()
         self.draining = False
+        self.waits_for_it: Callable[[TaskRecord], bool] = lambda record: False
+        """Does work that holds the body now wait for this task? Then doing it here would never begin."""
 
     # ---- what is offered
 
@@ -237,6 +239,8 @@ class PlanBidder:
 
     def _price(self, record: TaskRecord, pricing: Pricing, asked: Asked, within_s: float | None) -> BidAnswer:
         plan = self.plan.without(record.task)
+        if asked.place is not None and record.parent is not None and self.waits_for_it(record):
+            return Decline(Reason.BUSY, "the work that asked for it holds this body until it is done")
         found = self._insertion(plan, asked)
         if not math.isfinite(found.added_s):
             return Decline(Reason.UNREACHABLE, self._why_unreachable(plan, asked))

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random, SystemRandom
 from typing import Any, Final, Literal, TypeVar
@@ -22,6 +23,7 @@ from meshagent.runtime.bay import DeviceChoice
 from meshagent.runtime.clock import SystemClock
 from meshagent.runtime.journal import SqliteJournal
 from meshagent.runtime.node import Node
+from meshagent.runtime.resources import Capacity, detect
 from meshagent.runtime.settings import NodeSettings
 from meshagent.sdk.role import RoleSpec
 from meshagent.transport.config import TransportConfig
@@ -136,6 +138,11 @@ def transport_config(config: Config) -> TransportConfig:
     )
 
 
+def _capacity(config: Config, state: Path) -> Capacity:
+    found = detect(state, memory_mib=config.resources.memory_mib)
+    return replace(found, cores=float(config.resources.cores)) if config.resources.cores else found
+
+
 @contextlib.asynccontextmanager
 async def open_node(
     config: Config,
@@ -196,6 +203,7 @@ async def open_node(
             clock=clock,
             rng=rng,
             roles=roles,
+            capacity=_capacity(config, state),
             on_failure=on_failure,
         )
         async with node:

@@ -343,8 +343,9 @@ class Executor:
         beside = [work for work in self._waiting if not work.placed]
         beside.sort(key=lambda work: -work.record.priority)  # stable: first come among equals
         for work in beside:
-            if self._beside >= self._parallel:
-                break
+            # a subtask of what runs here goes beyond the bound: its parent waits for it and keeps its place meanwhile
+            if self._beside >= self._parallel and work.record.parent not in self._works:
+                continue
             self._beside += 1
             self._waiting.remove(work)
             self._run(work)

@@ -139,6 +139,7 @@ class Look:
             "resources": {
                 "memory_mib": {"promised": capacity.memory_mib, "reserved": node.ledger.memory_mib},
                 "cores": {"promised": capacity.cores, "reserved": node.ledger.cores},
+                "disk_free_mib": capacity.disk_free_mib,
             },
             "queue": {"held": len(node.bidder.plan.stops), "most": node.settings.queue},
             "journal": {

@@ -67,6 +67,8 @@ HAND_BACK_S: Final = 2.0
 next start."""
 BATTERY_SLACK_SOC: Final = 0.02
 """A plan is cut when it ends this far below the reserve: estimates waver, promises should not."""
+MAX_ANCESTORS: Final = 32
+"""Tasks of tasks that are followed upwards; nobody nests deeper on purpose."""
 MAX_WATCHERS: Final = 64
 MAY_HOLDS_S: Final = 1.0
 MAX_MAY: Final = 4096
@@ -245,6 +247,7 @@ class Node:
             now_s=self.clock.boot_s,
         )
         self.agents.make_record = self._record
+        self.bidder.waits_for_it = self._body_waits_for
         self.started_s = self.clock.boot_s()
         try:
             for spec in self._roles:
@@ -549,6 +552,22 @@ class Node:
             parent=request.parent,
             approval=request.approval,
         )
+
+    def _body_waits_for(self, record: TaskRecord) -> bool:
+        """Is an ancestor of the task being done here, in its place?"""
+        parent = record.parent
+        for _ in range(MAX_ANCESTORS):
+            if parent is None:
+                return False
+            work = self.executor.works.get(parent)
+            if work is not None and work.placed and work.started_s is not None:
+                return True
+            asked = work.record if work is not None else None
+            if asked is None:
+                undertaking = self.driver.initiator.find(parent)
+                asked = undertaking.record if undertaking is not None else None
+            parent = asked.parent if asked is not None else None
+        return False
 
     def _withdraw(self, task: TaskId, detail: str) -> None:
         if self.driver.failed is None:

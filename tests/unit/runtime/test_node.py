@@ -168,6 +168,31 @@ class Stubborn(Role):
         return ""
 
 
+@dataclass(frozen=True)
+class Escorted(Task[str], kind="unit.node.escorted"):
+    site: str
+
+    def place(self) -> Place:
+        return Site(self.site)
+
+
+class Escort(Role):
+    @task
+    async def escorted(self, job: Escorted, ctx: TaskContext) -> str:
+        return f"{self.node.name} with {await ctx.submit(Visit(job.site))}"
+
+
+@dataclass(frozen=True)
+class Nest(Task[int], kind="unit.node.nest"):
+    depth: int
+
+
+class Nester(Role):
+    @task
+    async def nest(self, job: Nest, ctx: TaskContext) -> int:
+        return 0 if job.depth == 0 else 1 + await ctx.submit(Nest(job.depth - 1))
+
+
 class Presser(Role):
     legs = actuator(Legs)
 
@@ -385,6 +410,34 @@ def test_subtasks_of_a_handler_that_died_with_its_process_are_withdrawn() -> Non
         parent = await mesh.join("parent")  # without the role: nobody takes the parent task up again
         await mesh.until(lambda: not ann.executor.works)
         assert parent.look.tasks(everything=True)["tasks"][0]["state"] in ("cancelled", "held", "calling")
+
+    run(scenario)
+
+
+def test_subtasks_of_subtasks_on_one_node_do_not_wait_for_each_other() -> None:
+    async def scenario(mesh: SmallMesh) -> None:
+        node = await mesh.join("node", Nester, parallel=2)
+        assert await ask(node).submit(Nest(12)) == 12
+
+    run(scenario)
+
+
+def test_a_body_does_not_bid_for_what_its_own_work_waits_for() -> None:
+    async def scenario(mesh: SmallMesh) -> None:
+        dog = await mesh.join("dog", Escort, Dog, **LEGGED)
+        submission = ask(dog).submit(Escorted("pump-7"))
+        await mesh.until(lambda: bool(dog.executor.works))
+        await asyncio.sleep(5)
+        (refused,) = [
+            dict(note.facts)["detail"]
+            for row in dog.look.tasks()["tasks"]
+            if row["kind"] == "unit.node.visit"
+            for _, note in dog.stories.own(dog.look.find_task(row["id"]) or submission.id).lines
+            if note.event == "refuse"
+        ][:1]
+        assert refused == "the work that asked for it holds this body until it is done"
+        await mesh.join("other", Dog, **LEGGED)
+        assert await submission == "dog with other"
 
     run(scenario)
 
