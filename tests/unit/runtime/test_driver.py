@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from meshagent.core.bodies import EventMessage, Profile, StoryQuery
-from meshagent.core.contract_net.interface import ActReceived, LeaveRequested, PeerFound, TaskSubmitted
+from meshagent.core.contract_net.interface import ActReceived, ContractConfig, LeaveRequested, PeerFound, TaskSubmitted
 from meshagent.core.contract_net.records import CONTRACTED, INITIATED
 from meshagent.core.ports import Append, LinkClosed, Put
 from meshagent.errors import JournalError, LocalProtocolError
 from meshagent.identity.envelope import boot_counter
 from meshagent.runtime import driver
-from meshagent.runtime.driver import BOOT_COUNTER, META, OWN, PeerDirectory
+from meshagent.runtime.driver import BOOT_COUNTER, META, OWN, DriverConfig, PeerDirectory
 from meshagent.runtime.links import REPLAY
 from meshagent.runtime.notes import decode_notes
 from meshagent.runtime.ports import Peer
@@ -36,7 +36,7 @@ def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 async def pair(**worker: Any) -> tuple[Member, Member]:
-    asker, other = Member(1), Member(2, kinds=WORK, **worker)
+    asker, other = Member(1, config=worker.get("config")), Member(2, kinds=WORK, **worker)
     await asker.start()
     await other.start()
     join(asker, other)
@@ -213,7 +213,7 @@ def test_an_idle_pair_is_quiet() -> None:
         asker, worker = await pair()
         await until(lambda: asker.driver.links.next_deadline_s() > asker.clock.boot_s() + 1.0)
         before = (asker.driver.ticks, asker.driver.links.frames_out, asker.driver.commits)
-        await asyncio.sleep(1.2)
+        await asyncio.sleep(1.2)  # silence is a matter of time
         ticks, frames, commits = asker.driver.ticks, asker.driver.links.frames_out, asker.driver.commits
         assert ticks - before[0] <= 2
         assert (frames, commits) == before[1:]
@@ -369,13 +369,15 @@ def test_a_suspended_device_notices_its_deadlines_within_a_second_of_waking() ->
     """The loop's clock does not count suspension, the lease does (suspend_past_lease)."""
 
     async def scenario() -> None:
-        asker, worker = await pair()
+        # Deadlines seconds away, so that it is not the next renewal's timer that notices.
+        config = DriverConfig(contract=ContractConfig(lease_s=30.0, renew_s=10.0))
+        asker, worker = await pair(config=config)
         worker.result = None
         asker.submit("k")
         await until(lambda: bool(worker.started))
         asker.transport.links[0].open = worker.transport.links[0].open = False
         worker.clock.skip_s += 3600.0
-        await until(lambda: bool(worker.stopped), 2.0)
+        await until(lambda: bool(worker.stopped), 1.9)
         await close(asker, worker)
 
     run(scenario)

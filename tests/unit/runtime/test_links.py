@@ -96,6 +96,7 @@ def test_nothing_is_accepted_before_the_hello() -> None:
     async def scenario() -> None:
         one = await Member(1).start()
         stranger = identity(2)
+        one.book.learn(stranger.credential.der, now_s=one.clock.wall_s())
         link = MemoryLink(stranger.node_id, "198.51.100.2:1")
         link.far = MemoryLink(one.id, "198.51.100.1:1")
         link.events = one.transport.events
