@@ -54,7 +54,7 @@ from meshagent.core.contract_net.interface import (
     WorkEnded,
 )
 from meshagent.core.contract_net.participant import Participant
-from meshagent.core.contract_net.records import ContractRecord, InitiatorRecord
+from meshagent.core.contract_net.records import ContractRecord, InitiatorRecord, Stage
 from meshagent.runtime.codec import RecordCodec
 from meshagent.types import Delivery, Epoch, NodeId, Reason, TaskId, TaskState, node_id_of, task_id_of
 
@@ -199,6 +199,8 @@ class World:
         self.state: TaskState | None = None
         self.accepted = False
         self.works_s = 5.0 if rough else draw.choice([0.5, 1.5, 4.0])
+        self.moves_s = draw.choice([0.3, 3.0])
+        """The longest time between the point of no return and the effect."""
         self.trace: list[str] = []
         self.steps = 0
         within = draw.choice([None, None, None, 4.0])
@@ -397,7 +399,7 @@ class World:
         if run is None or run.ended or run.granted:
             return
         run.granted = True
-        self.later(node, node.boots, self.rnd.uniform(0.0, 0.3), lambda: self.act(node, run))
+        self.later(node, node.boots, self.rnd.uniform(0.0, self.moves_s), lambda: self.act(node, run))
 
     def act(self, node: Node, run: Run) -> None:
         """The effect itself. The actuator looks at the deadline (rule 6)."""
@@ -465,9 +467,13 @@ class World:
                 self.violated(f"{change.state} although the effect happened")
 
     def settled(self) -> bool:
-        machines = [n.machine for n in self.nodes[1:] if n.up]
-        unsettled = sum(m.unsettled_count for m in machines if isinstance(m, Participant))
-        return self.told is not None and unsettled == 0
+        return self.told is not None and not any(self.unsettled(n) for n in self.nodes[1:])
+
+    def unsettled(self, node: Node) -> list[str]:
+        """Stages of contracts that `node` still has to get rid of. A doubt that is settled must be over there too."""
+        if not node.up or not isinstance(node.machine, Participant):
+            return []
+        return [c.stage.value for c in node.machine.contracts() if c.stage is not Stage.CLOSED]
 
     def check_end(self) -> None:
         if self.accepted and self.told is None:
@@ -476,9 +482,8 @@ class World:
             u = initiator.find(self.record.task)
             self.violated(f"an accepted task has not ended: {None if u is None else u.phase}")
         for n in self.nodes[1:]:
-            if n.up and isinstance(n.machine, Participant) and n.machine.unsettled_count:
-                stages = [c.stage.value for c in n.machine.contracts()]
-                self.violated(f"node {n.number} never got rid of its contract: {stages}")
+            if self.unsettled(n):
+                self.violated(f"node {n.number} never got rid of its contract: {self.unsettled(n)}")
 
     # ---- faults
 

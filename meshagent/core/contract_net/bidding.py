@@ -95,6 +95,8 @@ class Bidding(Working):
             return c.repeatable or self._refuse_call(c, act, Reason.BUSY, "this very task is being done here")
         if c.stage is Stage.STOPPING:
             return self._refuse_call(c, act, Reason.BUSY, "an earlier run of this task is still stopping")
+        if c.stage is Stage.IN_DOUBT and act.epoch > c.fence:
+            self._doubt_settled(c)  # past the point of no return nobody is called before that
         if c.stage is Stage.CLOSED and act.epoch == c.fence and c.cancelled_under is not None:
             return self._refuse_call(c, act, Reason.CLOSED, "cancelled")
         return False
@@ -228,6 +230,8 @@ class Bidding(Working):
             return True
         if c.stage is Stage.RESERVED:
             self._release(c)
+        elif c.stage is Stage.IN_DOUBT:
+            self._doubt_settled(c)
         return False
 
     def _same_terms(self, one: AcceptProposal, other: AcceptProposal) -> bool:

@@ -278,6 +278,10 @@ class Calling(InitiatorBase):
                 self._commit(u, peer)
                 return
             if u.phase is Phase.COMMITTED:
+                if u.restored_unheard:
+                    # Our restart lost count of its lease, and it may have reserved long after we awarded: start anew.
+                    u.restored_unheard = False
+                    u.lease_until_s = self._now_s + self._config.lease_wait_s()
                 if not u.heard:
                     self._send((peer,), Commit(task=u.task, epoch=u.epoch))
                 return

@@ -107,9 +107,12 @@ class Reporting(ParticipantBase):
             c.acknowledged = True
             self._close(c)
         elif c.stage is Stage.IN_DOUBT and act.act is Performative.CANCELLED and act.epoch >= c.epoch:
-            # The task has ended or gone on without us, so nobody needs to know any more what happened here.
-            self._note(c, "doubt_settled")
-            self._close(c)
+            self._doubt_settled(c)
+
+    def _doubt_settled(self, c: Contract) -> None:
+        """The task has ended or gone on without us, so nobody needs to know any more what happened here."""
+        self._note(c, "doubt_settled")
+        self._close(c)
 
     def _hear_query(self, c: Contract, act: QueryStatus) -> None:
         self._answer_stored(c)

@@ -359,6 +359,21 @@ def test_a_holder_that_still_renews_after_our_restart_keeps_its_work() -> None:
     assert desk.state() is TaskState.DONE
 
 
+def test_a_reservation_that_comes_after_our_restart_gets_a_lease_of_its_own() -> None:
+    desk = InitiatorDesk()
+    desk.submit()
+    desk.bids(1000, 2000, 3000)
+    epoch = desk.epoch
+    desk.restart()
+    desk.now_s += desk.config.lease_wait_s() - 0.1  # the award was long on its way
+    desk.hear(desk.peers[0], Reserve(task=desk.task, epoch=epoch))
+    assert desk.sent(Commit)
+    desk.after(desk.config.lease_wait_s() - 0.01)
+    assert not desk.sent(Cfp), "it may be working until then"
+    desk.after(0.02)
+    assert desk.sent(Cfp)
+
+
 def test_epochs_after_a_restart_are_new_although_the_counter_was_not_written() -> None:
     desk = InitiatorDesk(peers=1)
     desk.offers = []

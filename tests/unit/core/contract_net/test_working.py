@@ -12,6 +12,7 @@ from meshagent.core.acts import (
     Adopt,
     Cancel,
     Cancelled,
+    Cfp,
     Checkpoint,
     Commit,
     Failure,
@@ -392,6 +393,24 @@ def test_a_person_may_have_work_in_doubt_done_again_here() -> None:
     assert desk.one(Cancelled).in_doubt
     desk.award(2)
     assert desk.sent(Reserve)
+
+
+@pytest.mark.parametrize("how", ["a call", "an award", "an acknowledgement"])
+def test_a_doubt_is_over_when_the_initiator_goes_on(how: str) -> None:
+    desk = ParticipantDesk()
+    epoch = desk.working()
+    past_no_return(desk, epoch)
+    desk.restart()
+    desk.bidder.decline(Reason.BATTERY)
+    if how == "a call":
+        desk.hear(Cfp(task=desk.task, epoch=desk.epoch(2), record=desk.record, reply_within_ms=400))
+    elif how == "an award":
+        desk.award(2)
+    else:
+        desk.hear(Acknowledge(task=desk.task, epoch=epoch, act=Performative.CANCELLED))
+    contract = desk.machine.find(desk.task)
+    assert contract is not None
+    assert contract.stage is Stage.CLOSED
 
 
 # ---- reporting
