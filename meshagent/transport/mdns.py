@@ -28,6 +28,7 @@ from random import Random
 from typing import Final
 
 from zeroconf import (  # type: ignore[attr-defined]  # exported for years, only not in __all__
+    BadTypeInNameException,
     DNSOutgoing,
     DNSPointer,
     DNSQuestion,
@@ -274,7 +275,10 @@ class Mdns:
         if name == self._label:
             self._echo = True
             return
-        info = AsyncServiceInfo(SERVICE, name)
+        try:
+            info = AsyncServiceInfo(SERVICE, name)
+        except BadTypeInNameException:
+            return  # control characters and the like: a stranger's name, and nothing of ours
         if not info.load_from_cache(self._zeroconf.zeroconf) or not info.port:
             return  # the rest comes in another packet, or never
         service = self._understand(info)
