@@ -64,10 +64,11 @@ AIM_S: Final = 0.8
 """It strikes within so long after it found somebody."""
 MIN_MUTE_S: Final = 3.0
 """Longer than the shorter lease: silence below it is no test of when a lease ends."""
-MIN_LAG_S: Final = 0.6
-"""Longer than what the initiator waits beyond the lease (0.22 s at 2 s) and its call that the mute holder delays."""
-MAX_LAG_S: Final = 1.6
-"""Below the time in which a silent link is closed."""
+MIN_LAG_S: Final = 1.0
+"""Longer than what the initiator waits beyond the lease (0.22 s at 2 s), its call that the mute holder delays (0.4 s),
+and the time between two renewals."""
+MAX_LAG_S: Final = 1.8
+"""Shorter than the shorter lease: a grant that comes after it grants nothing."""
 DURATIONS_S: Final = (0.05, 0.3, 0.8, 1.6, 2.4, 4.0, 7.0)
 """Shorter than a frame's acknowledgement, about a lease (2 s), and far longer."""
 MOST_BOUNDARIES: Final = 60

@@ -14,7 +14,7 @@ from meshagent.core.acts import Performative
 from meshagent.core.contract_net.initiator import Initiator
 from meshagent.core.contract_net.interface import GrantPointOfNoReturn, Persist, StopWork
 from meshagent.core.contract_net.participant import Participant
-from meshagent.core.contract_net.records import CONTRACTED, INITIATED, Phase, Report
+from meshagent.core.contract_net.records import INITIATED, Phase, Report
 from meshagent.runtime.driver import Driver
 from meshagent.runtime.executor import Executor
 from meshagent.sdk.context import _Hold
@@ -84,17 +84,6 @@ def _skipped_persist() -> list[Patch]:
                 and getattr(effect.record, "phase", None) is Phase.AWARDING
             )
         ]
-        carry_out(self, kept, turn, now_s)
-
-    return [(Driver, "_carry_out", forgetful)]
-
-
-def _reservation_not_persisted() -> list[Patch]:
-    """Rule 5: a restarted participant must know what it had promised, to give it back."""
-    carry_out = Driver._carry_out
-
-    def forgetful(self: Any, effects: Any, turn: Any, now_s: float) -> None:
-        kept = [effect for effect in effects if not (isinstance(effect, Persist) and effect.table == CONTRACTED)]
         carry_out(self, kept, turn, now_s)
 
     return [(Driver, "_carry_out", forgetful)]
@@ -193,7 +182,6 @@ MUTATIONS: Final[dict[str, Callable[[], list[Patch]]]] = {
     "renewal_without_echo": _renewal_without_echo,
     "no_wait_at_boot": _no_wait_at_boot,
     "skipped_persist": _skipped_persist,
-    "reservation_not_persisted": _reservation_not_persisted,
     "fence_not_checked_at_the_actuator": _fence_not_checked_at_the_actuator,
     "late_done_ignored": _late_done_ignored,
     "cancelled_early": _cancelled_early,
