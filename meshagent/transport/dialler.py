@@ -31,6 +31,8 @@ from meshagent.types import NodeId
 log = logging.getLogger(__name__)
 
 METHOD: Final = "/meshagent.wire.v1.Link/Exchange"
+DYING_S: Final = 0.03
+"""How long the kernel takes to close what a killed process held: milliseconds, more under load."""
 META_INSTANCE: Final = "meshagent-instance"
 """Random name of a process: tells a restarted peer from the one that a link belongs to."""
 META_PORT: Final = "meshagent-port"
@@ -116,11 +118,12 @@ class Dialler:
                     async with asyncio.timeout(None if due_s == float("inf") else wait_s):
                         await state.wake.wait()
                 continue
+            before_s = state.not_before_s
             if await self._dial(state):
                 state.backoff.reset()
-            else:
+            elif state.not_before_s == before_s:  # else the dial itself said when to go on
                 state.adjust_backoff(self._config)
-                state.not_before_s = max(state.not_before_s, loop.time() + state.backoff.next_s())
+                state.not_before_s = loop.time() + state.backoff.next_s()
 
     def _due_s(self, state: PeerState) -> float:
         """When this peer is to be dialled, by the loop's clock."""
@@ -184,12 +187,17 @@ class Dialler:
         return list(zip(ips, await asyncio.gather(*knocks), strict=True))
 
     def _yields_after_loss(self, state: PeerState) -> bool:
-        """After a loss with the peer's kernel still answering, the smaller id dials first."""
+        """After a loss with the peer's kernel still answering, the smaller id dials first.
+
+        A process that was killed loses its sockets one by one: the listening one may answer for a moment after the
+        link broke. So the larger id knocks once more soon before it leaves the smaller one its turn.
+        """
         loss = state.loss
-        if loss is None or loss.knocked or self._owner.node_id < state.peer:
+        if loss is None or loss.answered > 1 or self._owner.node_id < state.peer:
             return False
-        loss.knocked = True
-        state.not_before_s = asyncio.get_running_loop().time() + self._config.yield_s
+        pause_s = self._config.yield_s if loss.answered else min(DYING_S, self._config.yield_s)
+        loss.answered += 1
+        state.not_before_s = asyncio.get_running_loop().time() + pause_s
         return True
 
     async def _try(self, state: PeerState, address: Address, ip: str, answer: Knock) -> DialAttempt | None:

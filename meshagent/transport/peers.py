@@ -43,8 +43,8 @@ class Loss:
     """Where the peer listens, as far as this link knew."""
     timer: asyncio.TimerHandle
     told: bool = False
-    knocked: bool = False
-    """The peer's kernel accepted a connection since: the smaller id has had its turn to dial."""
+    answered: int = 0
+    """How often the peer's kernel accepted a connection since."""
 
 
 class Backoff:
