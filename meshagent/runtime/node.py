@@ -67,6 +67,8 @@ HAND_BACK_S: Final = 2.0
 next start."""
 BATTERY_SLACK_SOC: Final = 0.02
 """A plan is cut when it ends this far below the reserve: estimates waver, promises should not."""
+FRESH_S: Final = 2.0
+"""So long after its start a node, often a visitor that came to ask `why`, waits for links to those it must ask."""
 MAX_ANCESTORS: Final = 32
 """Tasks of tasks that are followed upwards; nobody nests deeper on purpose."""
 MAX_WATCHERS: Final = 64
@@ -188,6 +190,7 @@ class Node:
             linked=lambda: {peer.id: peer.clock_offset_s or 0.0 for peer in self.driver.peers().values()},
             name_of=self.look.name_of,
             now_s=clock.boot_s,
+            fresh_until_s=lambda: self.started_s + FRESH_S,
         )
         self.executor: Executor
         self.agents: Agents
@@ -525,6 +528,7 @@ class Node:
                 self._tell_watchers("peer_lost", peer=peer_id, why=view.why)
                 self.agents.tell(PeerLost(_info(view), view.why))
         self.look.forget_old_peers()
+        self.stories.links_changed()
 
     # ---- inside
 

@@ -187,6 +187,7 @@ class Storyteller:
         linked: Callable[[], Mapping[NodeId, float]],
         name_of: Callable[[NodeId], str],
         now_s: Callable[[], float],
+        fresh_until_s: Callable[[], float] = lambda: float("-inf"),
     ) -> None:
         """Nothing is read or sent yet.
 
@@ -200,6 +201,7 @@ class Storyteller:
             linked: linked peers and how far their clock is ahead of ours, seconds.
             name_of: for people.
             now_s: the node's clock.
+            fresh_until_s: until then links are still being made, and who is not linked may be in a moment.
         """
         self._me = me
         self._read_log = read_log
@@ -210,6 +212,7 @@ class Storyteller:
         self._linked = linked
         self._name_of = name_of
         self._now_s = now_s
+        self._fresh_until_s = fresh_until_s
         self._answers = 0
         self._second_s = 0.0
         self._query = 0
@@ -277,19 +280,8 @@ class Storyteller:
         missing: dict[NodeId, str] = {}
         try:
             async with asyncio.timeout(wait_s) as limit:
-                for _ in range(3):  # whom we know, whom they name, whom those name
-                    known = {**tellers, **gathering.answers}
-                    named = _named(known.values()) - {self._me} - known.keys() - gathering.asked
-                    linked = self._linked()
-                    to_ask = sorted(named & linked.keys()) if named else ([] if known else sorted(linked))
-                    for peer in to_ask[:MAX_ASKED]:
-                        gathering.waiting.add(peer)
-                        self._say(peer, StoryQuery(query=gathering.query, task=gathering.task or asked))
-                    if not gathering.waiting:
-                        break
-                    while gathering.waiting:
-                        gathering.changed.clear()
-                        await gathering.changed.wait()
+                while self._ask_on(gathering, tellers, asked):
+                    await self._news(gathering)
         except TimeoutError:
             assert limit.expired()
         finally:
@@ -301,6 +293,34 @@ class Storyteller:
         for peer in sorted(_named(tellers.values()) - tellers.keys() - gathering.asked - {self._me})[:MAX_ASKED]:
             missing[peer] = "did not answer" if peer in linked else "not linked"
         return self._document(gathering.task, list(tellers.values()), missing, linked)
+
+    def _ask_on(self, gathering: _Gathering, own: Mapping[NodeId, Teller], asked: str) -> bool:
+        """Ask whom we know and whom they name; False: there is nobody left to wait for."""
+        known = {**own, **gathering.answers}
+        named = _named(known.values()) - {self._me} - known.keys() - gathering.asked
+        linked = self._linked()
+        # while nobody knows the task everybody is asked
+        to_ask = sorted(named & linked.keys()) if known else sorted(linked.keys() - gathering.asked)
+        for peer in [peer for peer in to_ask if peer not in gathering.waiting][:MAX_ASKED]:
+            gathering.waiting.add(peer)
+            self._say(peer, StoryQuery(query=gathering.query, task=gathering.task or asked))
+        links_come = self._now_s() < self._fresh_until_s() and (bool(named - linked.keys()) or not known)
+        return bool(gathering.waiting) or links_come
+
+    async def _news(self, gathering: _Gathering) -> None:
+        """Until somebody answers or a link comes; while this node is fresh at most until it is not."""
+        gathering.changed.clear()
+        fresh_s = self._fresh_until_s() - self._now_s()
+        try:
+            async with asyncio.timeout(fresh_s if fresh_s > 0 else None):
+                await gathering.changed.wait()
+        except TimeoutError:
+            return
+
+    def links_changed(self) -> None:
+        """A peer came or went: a story that waits for it goes on."""
+        for gathering in self._gatherings.values():
+            gathering.changed.set()
 
     def _document(
         self, task: TaskId, tellers: list[Teller], missing: Mapping[NodeId, str], linked: Mapping[NodeId, float]

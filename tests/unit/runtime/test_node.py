@@ -900,6 +900,21 @@ def test_a_stranger_finds_the_story_by_asking_around() -> None:
     run(scenario)
 
 
+def test_a_node_that_has_just_come_waits_for_links_to_those_it_must_ask() -> None:
+    async def scenario(mesh: SmallMesh) -> None:
+        await mesh.join("ann", Greeter)
+        eve = await mesh.join("eve")
+        await mesh.linked(1)
+        submission = ask(eve).submit(Greet("world"))
+        await submission
+        visitor = await mesh.join("visitor", visitor=True)  # not linked yet
+        story = await visitor.why(submission.id)
+        assert {teller["name"] for teller in story["told_by"]} == {"ann", "eve"}
+        assert story["not_asked"] == []
+
+    run(scenario)
+
+
 def test_a_visitor_offers_nothing() -> None:
     async def scenario(mesh: SmallMesh) -> None:
         visitor = await mesh.join("visitor", Greeter, visitor=True)
