@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SETTLE_S: Final = 1.5
 """How long a visitor listens before it says who is there: mDNS, one handshake, one profile take 0.3 s on a LAN."""
-WHY_S: Final = 1.0
+WHY_S: Final = 2.0
 """How long bidders and asker may take to tell, unless --timeout says otherwise."""
 ANSWER_SLACK_S: Final = 5.0
 
