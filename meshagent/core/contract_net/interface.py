@@ -278,7 +278,7 @@ class TaskChanged:
 class Noted:
     """One line of the story that `why` tells, in order. `event` is a word of docs/why.md (an act's name or one of
     `called, closed, lost, lease_ended, fenced, adopted, restarted, backoff, late, forged, expired, in_doubt,
-    resolved`); `facts` holds plain values."""
+    resolved, doubt_settled`); `facts` holds plain values."""
 
     task: TaskId
     epoch: Epoch
