@@ -104,7 +104,8 @@ class Look:
         node = self._node
         now_s = node.clock.boot_s()
         alive = [view for view in node.views.values() if view.lost_s is None]
-        offsets = sorted(v.peer.clock_offset_s for v in alive if v.peer.clock_offset_s is not None)
+        linked = node.driver.peers()
+        offsets = sorted(peer.clock_offset_s for peer in linked.values() if peer.clock_offset_s is not None)
         soc = node.battery.soc()
         capacity = node.ledger.capacity
         credential = node.identity.credential
@@ -161,8 +162,10 @@ class Look:
         now_s = node.clock.boot_s()
         rows = []
         views = sorted(node.views.values(), key=lambda v: (v.lost_s is not None, self.name_of(v.peer.id), v.peer.id))
+        linked = node.driver.peers()
         for view in views:
-            peer, profile = view.peer, view.peer.profile
+            peer = linked.get(view.peer.id, view.peer)  # round trip and clock change without an event
+            profile = peer.profile
             rows.append(
                 {
                     "id": peer.id,
