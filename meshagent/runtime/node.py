@@ -8,6 +8,7 @@ themselves are made in `look.py`, stories in `story.py`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -291,18 +292,24 @@ class Node:
         self.bidder.draining = True
         if self._housekeeping is not None:
             self._housekeeping.cancel()
-        if self.driver.failed is None and hasattr(self, "agents"):
-            self.driver.set_profile(self._profile())  # offers nothing any more: nobody needs to ask
-            self.executor.give_back_waiting(Reason.DRAINING)
-            await self._until(self.executor.idle(), drain_s)
-            self.feed(LeaveRequested())
-            await self._until(self._handed_back(), HAND_BACK_S)
-        await self.agents.stop()
-        await self.executor.close()
-        await self.driver.close()
-        await self._bay.close()
-        if self.watch is not None:
-            self.watch.close()
+        try:
+            if self.driver.failed is None and hasattr(self, "agents"):
+                self.driver.set_profile(self._profile())  # offers nothing any more: nobody needs to ask
+                self.executor.give_back_waiting(Reason.DRAINING)
+                await self._until(self.executor.idle(), drain_s)
+                self.feed(LeaveRequested())
+                await self._until(self._handed_back(), HAND_BACK_S)
+        finally:  # also when whoever waits for the drain is cancelled: devices stop, the socket closes
+            await self._shut()
+
+    async def _shut(self) -> None:
+        async with contextlib.AsyncExitStack() as stack:  # one that fails does not keep the next from closing
+            stack.push_async_callback(self._bay.close)
+            stack.push_async_callback(self.driver.close)
+            stack.push_async_callback(self.executor.close)
+            stack.push_async_callback(self.agents.stop)
+            if self.watch is not None:
+                stack.callback(self.watch.close)
         for pending in self._pending.values():
             pending.abandoned()
         for watcher in list(self._watchers):
