@@ -152,7 +152,7 @@ class LinkServer:
             return await self._refuse(context, state)
         link = await self._owner.accept(state, arrival)
         if link is None:
-            return await self._refuse(context, Refusal("too late", grpc.StatusCode.PERMISSION_DENIED, "not now"))
+            return await self._refuse(context, Refusal("too late", grpc.StatusCode.UNAVAILABLE, "not now"))
         timer = asyncio.get_running_loop().call_later(
             self._config.max_link_age_s * FORCED_AGE, link.end, LinkClosed.AGED, "not renewed by its dialler"
         )
