@@ -124,14 +124,6 @@ def test_role_mistakes_are_told_with_file_and_line_and_nothing_starts(cli: Cli) 
 # ---- a real fleet, by files
 
 
-def admitted(cli: Cli, name: str) -> Path:
-    state = cli.home / name
-    assert cli("join", "--request", f"{name}.req", "--name", name, "--state", state).code == 0
-    assert cli("fleet", "admit", f"{name}.req", "--yes").code == 0
-    assert cli("join", f"{name}.cred", "--state", state).code == 0
-    return state
-
-
 def peers(cli: Cli, state: Path) -> dict[str, str]:
     rows = cli("peers", "--state", state, "--json", **LOOPBACK).document["peers"]
     return {row["name"]: row["state"] for row in rows}
@@ -142,14 +134,13 @@ def started(cli: Cli, state: Path) -> Running:
 
 
 def test_a_revoked_device_loses_its_links_when_the_list_is_spread_by_a_visitor(cli: Cli) -> None:
-    assert cli("fleet", "create", "plant").code == 0
-    one, two, laptop = admitted(cli, "dog-1"), admitted(cli, "dog-2"), admitted(cli, "laptop")
+    one, two, laptop = cli.device("dog-1"), cli.device("dog-2"), cli.device("laptop")
     first = started(cli, one)
     second = started(cli, two).until("peer joined  dog-1")
     first.until("peer joined  dog-2")
     done = cli("submit", "Greet", "name=x", "--state", laptop, **LOOPBACK)
     assert done.code == 0, done.err
-    assert cli("fleet", "revoke", "dog-2", "--yes", "--out", "list.revoked").code == 0
+    assert cli("fleet", "revoke", "dog-2", "--yes", "--out", "list.revoked", "--authority", "authority-plant").code == 0
     spread = cli("fleet", "spread", "list.revoked", "--state", laptop, "--json", **LOOPBACK)
     assert (spread.code, spread.document["news"]) == (0, True), spread.err
     first.until("peer lost  dog-2")
