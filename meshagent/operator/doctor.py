@@ -104,7 +104,9 @@ async def _listen(node: Node, limit_s: float) -> None:
     """Until the time is over; in company for a moment only, since what is compared is known then."""
     loop = asyncio.get_running_loop()
     began_s = loop.time()
-    while loop.time() - began_s < limit_s and not (node.peers() and loop.time() - began_s >= COMPANY_S):
+    while (listened_s := loop.time() - began_s) < limit_s:
+        if listened_s >= COMPANY_S and node.peers():
+            return
         await asyncio.sleep(0.05)
 
 

@@ -352,11 +352,16 @@ class _Following:
 
     async def _abandon(self, why: str) -> None:
         """A visitor takes its task along: without it nobody would fetch the result or call again."""
-        if not self._desk.visiting or not self._task:
+        if not self._task:
+            return
+        label = short(self._task)
+        if not self._desk.visiting:
+            self._screen.say(f"{label} lives on.\n  next: meshagent watch {label}   or: meshagent cancel {label}")
             return
         with contextlib.suppress(CommandError, TimeoutError):
             async with asyncio.timeout(WITHDRAW_S):
                 await self._desk.ask(pb.CancelRequest(task=self._task, detail=why, wait=True))
+                self._screen.say(f"{label} withdrawn")
 
 
 def summary(told: list[Document], outcome: Document) -> str:
