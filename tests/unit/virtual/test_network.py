@@ -12,7 +12,8 @@ from meshagent.core.ports import HintSource, Link, LinkClosed, PeerHint
 from meshagent.errors import TransportError
 from meshagent.types import NodeId
 from meshagent.virtual.kernel import Death, Process, World
-from meshagent.virtual.network import FAITHFUL_FRAMES, PORT, Network, VirtualTransport, Weather
+from meshagent.virtual.network import PORT, Network, VirtualTransport, Weather
+from meshagent.virtual.wires import FAITHFUL_FRAMES
 
 IDS = {name: NodeId(name * 52) for name in "abc"}
 
