@@ -18,8 +18,9 @@ class Listener(Role):
 
     site = "pump-7"
     within_s = 600.0
-    quiet_s = 600.0
-    """After a check has ended: the same rattle is not reported again so soon."""
+    quiet_s = 3600.0
+    """After a check has ended. Asked sooner, the mesh would give the same answer again: results of a key are kept for an
+    hour."""
 
     def __init__(self) -> None:
         self.quiet_until_s = 0.0
