@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from meshagent.core.acts import FROM_INITIATOR, PERFORMATIVE_OF, NotUnderstood
 from meshagent.core.bodies import Body, EventMessage, Profile, StoryQuery, StoryReply
-from meshagent.core.clock import HybridClock
+from meshagent.core.clock import RESERVE_MS, HybridClock, stamp_wall_s
 from meshagent.core.contract_net.initiator import Initiator
 from meshagent.core.contract_net.interface import (
     ActReceived,
@@ -198,9 +198,8 @@ class Driver:
         clock = self._clock
         now_s = clock.boot_s()
         self._wall_at_zero_s = clock.wall_s() - now_s
-        self._hybrid = HybridClock(
-            wall_at_zero_s=self._wall_at_zero_s, resume_above=int.from_bytes(meta.get(CLOCK_BOUND, b""), "big")
-        )
+        bound = int.from_bytes(meta.get(CLOCK_BOUND, b""), "big")
+        self._hybrid = HybridClock(wall_at_zero_s=self._wall_at_zero_s + _set_back_s(bound, clock), resume_above=bound)
         self._hybrid.stamp(now_s)
         first: list[Put | Append] = [Put(META, BOOT_COUNTER, counter.to_bytes(8, "big"))]
         first += self._clock_bound(now_s)
@@ -577,6 +576,19 @@ class Driver:
             self._timer.cancel()
         self._timer_at_s = at_s
         self._timer = self._loop.call_at(at_s, self._on_timer)
+
+
+def _set_back_s(bound: int, clock: Clock) -> float:
+    """By how much this device's clock was set back since its last life, as far as stamps tell (clock_back).
+
+    Stamps must go on above `bound` and must go on growing with time: a stamp that stands still for an hour looks an
+    hour old to others. Up to `RESERVE_MS` the bound is ahead by itself, and time catches up while messages are fresh.
+    """
+    ahead_s = stamp_wall_s(bound) - clock.wall_s() - RESERVE_MS / 1000
+    if bound == 0 or ahead_s <= 0.0:
+        return 0.0
+    log.warning("this device's clock is %.0f s behind what it was: set back, or started without one", ahead_s)
+    return ahead_s
 
 
 class _Turn:
