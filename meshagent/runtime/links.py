@@ -170,6 +170,8 @@ class Links:
         self._writes: list[Put | Append] = []
         self._remembered: dict[NodeId, bytes] = {}
         self._book_dump = b""
+        self.own_fault: CertificateFault | None = None
+        """Why peers refuse this device: revoked, expired. Looked at as often as theirs."""
         self.frames_out = 0
         self.frames_in = 0
         self.messages_out = 0
@@ -569,6 +571,11 @@ class Links:
     def _bite(self, now_s: float) -> None:
         """End what the credentials no longer allow: revoked peers are closed, forgotten, and dialled no more."""
         wall_s = self._wall_s(now_s)
+        own = self._book.speaker(self._identity.key.public, now_s=wall_s)
+        own_fault = own if isinstance(own, CertificateFault) else None
+        if own_fault is not None and own_fault is not self.own_fault:
+            log.error("this device may speak no more (%s): peers refuse it; ask the fleet's owner", own_fault.value)
+        self.own_fault = own_fault
         for peer in [*self._sessions, *(one for one in self._known if one not in self._sessions)]:
             fault = self._book.speaker(public_key_of(peer), now_s=wall_s)
             if not isinstance(fault, CertificateFault) or fault is CertificateFault.UNKNOWN:
