@@ -19,8 +19,8 @@ class Listener(Role):
     site = "pump-7"
     within_s = 600.0
     quiet_s = 3600.0
-    """After a check has ended. Asked sooner, the mesh would give the same answer again: results of a key are kept for an
-    hour."""
+    """After a check has ended. Asked sooner, the mesh would give the same answer again: it keeps results of a key for
+    an hour."""
 
     def __init__(self) -> None:
         self.quiet_until_s = 0.0
