@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 import pytest
 
+from meshagent.identity.credential import DEFAULT_MAY
 from meshagent.identity.device import create_key, install_credential
 from meshagent.identity.fleet import FleetAuthority
 from meshagent.identity.join import JoinRequest
@@ -122,14 +123,16 @@ class Cli:
         """A node of the throw-away fleet with the workshop's roles, up."""
         return self.start("run", WORKSHOP, "--dev", "--name", name, *more).until(f"{name} (").until("is up in")
 
-    def device(self, name: str, *, fleet: str = "plant", lifetime_s: float = 86400.0) -> Path:
+    def device(
+        self, name: str, *, fleet: str = "plant", lifetime_s: float = 86400.0, may: Sequence[str] = DEFAULT_MAY
+    ) -> Path:
         """The state folder of a device of `fleet`, which is founded where needed; as by files, without waiting."""
         folder, state, now_s = self.home / f"authority-{fleet}", self.home / name, wall_s()
         opened = FleetAuthority.open(folder) if folder.exists() else FleetAuthority.create(folder, fleet, now_s=now_s)
         with opened as authority:
             key = create_key(state)
             request = JoinRequest.create(key, name=name)
-            file = authority.admit(request, now_s=now_s, lifetime_days=lifetime_s / 86400)
+            file = authority.admit(request, now_s=now_s, may=may, lifetime_days=lifetime_s / 86400)
         install_credential(state, key, file.to_bytes(), now_s=now_s)
         return state
 

@@ -152,6 +152,13 @@ def test_a_revoked_device_loses_its_links_when_the_list_is_spread_by_a_visitor(c
     assert "revoked" in told, examined.out + cli("peers", "--state", two, **LOOPBACK).out
 
 
+def test_a_device_that_may_not_ask_is_refused_with_its_own_exit_code(cli: Cli) -> None:
+    started(cli, cli.device("dog-1"))
+    done = cli("submit", "Greet", "name=x", "--state", cli.device("camera", may=["perform:*"]), **LOOPBACK)
+    assert done.code == 6
+    assert "camera may not ask for workshop.Greet" in done.err
+
+
 def test_run_tells_json_lines_where_they_are_asked_for(cli: Cli) -> None:
     ann = cli.start("run", WORKSHOP, "--dev", "--json").until("meshagent.up/1")
     cli("submit", "Greet", "name=x", "--dev")
