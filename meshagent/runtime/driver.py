@@ -84,6 +84,8 @@ MAX_ROUNDS: Final = 10_000
 """Inputs that one tick handles before it commits; the rest waits for the next turn, so that the loop breathes."""
 NOTES_WAIT_S: Final = 1.0
 """Notes for `why` ride with the next commit; without one they are written after so long. A crash may lose them."""
+SET_BACK_S: Final = 1.0
+"""Less is no clock that was set back: restarts in quick succession leave the bound some milliseconds further ahead."""
 MAX_NOTES: Final = 2000
 """Notes held back at most."""
 MAX_NEWS: Final = 1024
@@ -585,7 +587,7 @@ def _set_back_s(bound: int, clock: Clock) -> float:
     hour old to others. Up to `RESERVE_MS` the bound is ahead by itself, and time catches up while messages are fresh.
     """
     ahead_s = stamp_wall_s(bound) - clock.wall_s() - RESERVE_MS / 1000
-    if bound == 0 or ahead_s <= 0.0:
+    if bound == 0 or ahead_s <= SET_BACK_S:
         return 0.0
     log.warning("this device's clock is %.0f s behind what it was: set back, or started without one", ahead_s)
     return ahead_s
