@@ -381,8 +381,8 @@ class Links:
             self._identity, self._boot, self._book, self._gate.replay, link.peer, random_bytes=self._random_bytes
         )
         session = _Session(link, Outbox(self._config.outbox), greeting, now_s + self._config.greet_within_s)
-        # A Hello says the device's time, not the hybrid stamp: offsets are measured with it, and the hybrid clock may run
-        # ahead of its own device by what it reserved and merged.
+        # A Hello says the device's time, not the hybrid stamp: offsets are measured with it, and the hybrid clock may
+        # run ahead of its own device by what it reserved and merged.
         session.hellos.append(greeting.first(self._hybrid.physical(now_s)))
         self._sessions[link.peer] = session
         self._touched[link.peer] = session
@@ -510,7 +510,8 @@ class Links:
 
     def _hear_hello(self, session: _Session, raw: bytes, now_s: float) -> None:
         peer = session.peer
-        result = session.greeting.received(raw, hlc=self._hybrid.physical(now_s), wall_ms=int(self._wall_s(now_s) * 1000))
+        wall_ms = int(self._wall_s(now_s) * 1000)
+        result = session.greeting.received(raw, hlc=self._hybrid.physical(now_s), wall_ms=wall_ms)
         if isinstance(result, HelloRefused):
             log.warning("the Hello of %s is refused: it %s", peer[:8], result.detail)
             self._refusals[peer] = result
