@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from meshagent.core.acts import AcceptProposal, Adopt, Decline, Reserve
+from meshagent.core.acts import AcceptProposal, Adopt, Decline, Offer, Reserve
 from meshagent.core.contract_net.clearing import within_tolerance
 from meshagent.core.contract_net.interface import (
     Effect,
@@ -85,7 +85,7 @@ class WatchedDriver(Driver):
         if isinstance(answer, Decline):
             watcher.stale_reservation(process, act.task, answer.detail)
         elif not within_tolerance((award.added_ms, award.load_ms), (answer.added_ms, answer.load_ms), tolerance):
-            watcher.stale_reservation(process, act.task, f"it costs {answer.added_ms} ms, {award.added_ms} were bid")
+            watcher.stale_reservation(process, act.task, _differs(award, answer))
 
     def _tell(self, turn: Any) -> None:
         seen = self._seen_by()
@@ -104,3 +104,8 @@ class WatchedDriver(Driver):
             for change in turn.changes:
                 watcher.changed(process, change.task, change.state, change.result, change.reason)
         super()._tell(turn)
+
+
+def _differs(award: AcceptProposal, answer: Offer) -> str:
+    bid = f"{award.added_ms} ms onto {award.load_ms} ms"
+    return f"{bid} were bid, now it is {answer.added_ms} ms onto {answer.load_ms} ms"

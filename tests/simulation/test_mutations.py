@@ -15,7 +15,7 @@ from meshagent.virtual.identities import POOL_SIZE
 from meshagent.virtual.mutations import MUTATIONS
 from meshagent.virtual.play import play
 from meshagent.virtual.scenario import Options, Scenario, draw_scenario
-from tests.support.scenes import mute_scene, nap_scene, sleep_scene
+from tests.support.scenes import cut_off_scene, mute_scene, nap_scene, sleep_scene
 
 
 def drawn(seed: int) -> Scenario:
@@ -30,15 +30,15 @@ FOUND_WITHIN: dict[str, tuple[Callable[[int], Scenario], int]] = {
     "renewal_without_echo": (mute_scene, 40),
     "no_wait_at_boot": (drawn, 200),
     "skipped_persist": (drawn, 100),
-    "fence_not_checked_at_the_actuator": (nap_scene, 60),
+    "fence_not_checked_at_the_actuator": (nap_scene, 80),
     "late_done_ignored": (drawn, 60),
     "cancelled_early": (drawn, 60),
     "stale_bid_accepted": (drawn, 200),
     "no_point_of_no_return": (drawn, 200),
     "forfeit_before_stop": (drawn, 60),
-    "forfeit_past_the_point_of_no_return": (sleep_scene, 20),
+    "forfeit_past_the_point_of_no_return": (sleep_scene, 80),
     "monotonic_instead_of_boot_time": (sleep_scene, 60),
-    "loss_shortens_the_wait": (drawn, 100),
+    "loss_shortens_the_wait": (cut_off_scene, 20),
     "result_told_once": (drawn, 60),
 }
 

@@ -112,3 +112,17 @@ def nap(name: str, turn: int, *, duration_s: float) -> Fault:
 def nap_scene(seed: int) -> Scenario:
     """The worker stands still for longer than its lease between two turns: others with each seed."""
     return pair_of_workers(Press(button="b", walk_s=0.4), nap(HOLDER, 1 + seed, duration_s=1.3))
+
+
+def cut_off_scene(seed: int) -> Scenario:
+    """The holder is cut off and healthy; its link is given up long before its lease of 5 s is over."""
+    rng = Random(f"cut off/{seed}")
+    fault = Fault(
+        kind=Kind.PARTITION,
+        aim=Aim.HOLDER,
+        at_s=ASKED_AT_S,
+        nodes=("one", "asker"),
+        duration_s=6.0,
+        wait_s=rng.uniform(0.0, 2.0),
+    )
+    return pair_of_workers(LONG_PRESS, fault, lease_s=5.0)
