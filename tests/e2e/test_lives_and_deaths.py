@@ -55,7 +55,7 @@ def test_the_first_five_minutes_with_the_winner_killed(cli: Cli) -> None:
 
 def test_a_task_outlives_the_kill_of_its_holder_and_why_tells_how(cli: Cli) -> None:
     nodes = {"ann": cli.node("ann"), "bob": cli.node("bob")}
-    asked = cli.start("submit", "Slow", "seconds=3", "--dev", "--json").until("progress")
+    asked = cli.start("submit", "Slow", "seconds=2.5", "--dev", "--json").until("progress")
     holder = next(name for name in nodes if f"{name}  progress" in asked.err)
     nodes[holder].process.send_signal(signal.SIGKILL)
     done = asked.ended()
