@@ -18,9 +18,8 @@ class Listener(Role):
 
     site = "pump-7"
     within_s = 600.0
-    quiet_s = 3600.0
-    """After a check has ended. Asked sooner, the mesh would give the same answer again: it keeps results of a key for
-    an hour."""
+    quiet_s = 600.0
+    """After a check has ended: a pump does not heal by itself, and everybody has been told."""
 
     def __init__(self) -> None:
         self.quiet_until_s = 0.0

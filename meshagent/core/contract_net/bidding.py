@@ -126,7 +126,8 @@ class Bidding(Working):
         if not record.key:
             return None
         task = self._by_key.get((record.kind, record.key))
-        return None if task is None or task == record.task else self._contracts.get(task)
+        twin = None if task is None or task == record.task else self._contracts.get(task)
+        return None if twin is None or (twin.has_result and self._now_s >= twin.answers_until_s) else twin
 
     def _duplicate(self, act: Cfp | AcceptProposal, twin: Contract) -> Refuse:
         return Refuse(

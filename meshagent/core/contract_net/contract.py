@@ -15,6 +15,7 @@ class Contract:
     """A task that was awarded to this node, or the tombstone of one."""
 
     __slots__ = (
+        "answers_until_s",
         "acknowledged",
         "award",
         "cancelled_under",
@@ -83,6 +84,7 @@ class Contract:
         self.resend_at_s = 0.0
         self.resend_delay_s = 0.0
         self.keep_until_s = 0.0
+        self.answers_until_s = 0.0
 
     @property
     def repeatable(self) -> bool:

@@ -120,6 +120,7 @@ class Participant(Bidding):
             elif c.stage is Stage.CLOSED:
                 self._bury(c)
             if c.active or c.has_result or c.stage is Stage.IN_DOUBT:
+                c.answers_until_s = now_s + self._config.answers_key_s
                 self._index(c)
             self._arm(c)
         return self._effects()

@@ -333,6 +333,19 @@ def test_done_already_is_offered_and_handed_over_at_once() -> None:
     assert desk.one(Inform).task == theirs.task, "resent until acknowledged, as any result"
 
 
+def test_a_result_answers_its_key_for_a_while_and_then_the_work_is_done_again() -> None:
+    desk = ParticipantDesk(answers_key_s=60.0)
+    done = desk.working(record=record_of(desk.asker, key="pump-7"))
+    finish(desk, done, b"it rattles")
+    desk.hear(Acknowledge(task=desk.task, epoch=done, act=Performative.INFORM))
+    desk.now_s += 59.0
+    desk.award(record=record_of(node_id(1), 1, key="pump-7"))
+    assert desk.one(Inform).result == b"it rattles"
+    desk.now_s += 2.0
+    desk.award(record=record_of(node_id(2), 2, key="pump-7"))
+    assert desk.sent(Reserve), "who asks a minute later wants to know how it is now"
+
+
 def test_work_that_was_given_back_is_no_duplicate_any_more() -> None:
     desk = ParticipantDesk()
     epoch = desk.working(record=record_of(desk.asker, key="pump-7"))
