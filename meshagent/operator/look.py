@@ -18,7 +18,7 @@ from meshagent.operator.exits import CommandError, Exit
 from meshagent.operator.places import JOURNAL_FILE, DevPlaces, running_in, running_nodes, state_of
 from meshagent.operator.render import clean, duration, table
 from meshagent.operator.session import Document, open_session
-from meshagent.operator.story import event_line, tell
+from meshagent.operator.story import Timeline, tell
 from meshagent.types import short
 from meshagent.wire.v1 import operator_pb2 as pb
 
@@ -186,6 +186,7 @@ def _task_row(task: Mapping[str, Any]) -> tuple[str, ...]:
 async def watch_events(screen: Screen, task: str) -> Exit:
     """`meshagent watch`: until the node leaves, Ctrl-C, or --timeout."""
     async with open_session(screen) as desk:
+        timeline = Timeline()
         screen.say("watching, Ctrl-C ends it", level=1)
         with contextlib.suppress(TimeoutError):
             async with (
@@ -195,7 +196,7 @@ async def watch_events(screen: Screen, task: str) -> Exit:
                 async for document in s:
                     if screen.json:
                         print(json.dumps(document, ensure_ascii=False), flush=True)
-                    elif line := event_line(document):
+                    elif line := timeline.line(document):
                         print(line, flush=True)
                 screen.say("the node has left")
     return Exit.DONE

@@ -29,7 +29,7 @@ from meshagent.operator.facts import FactsMaker
 from meshagent.operator.places import DevPlaces, NodeLock, running_in, state_of, who_has_port
 from meshagent.operator.render import clean, duration
 from meshagent.operator.server import OperatorServer
-from meshagent.operator.story import event_line
+from meshagent.operator.story import Timeline
 from meshagent.runtime.compose import open_node, run_loop
 from meshagent.sdk.loader import load_roles
 from meshagent.sdk.role import RoleSpec
@@ -242,10 +242,11 @@ class _Running:
 
     async def _tell(self, node: Node) -> None:
         """The timeline; ends with the node."""
+        timeline = Timeline()
         async for document in node.watching():
             if self._screen.json:
                 print(json.dumps(document, ensure_ascii=False), flush=True)
             elif not self._screen.quiet and (document["event"] in TIMELINE or self._screen.verbose):
-                line = event_line(document)
+                line = timeline.line(document)
                 if line:
                     print(line, flush=True)
