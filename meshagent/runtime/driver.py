@@ -14,6 +14,7 @@ Absent here: what acts mean (`core/contract_net`), links and signatures (links.p
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 from collections import deque
@@ -100,6 +101,12 @@ class DriverConfig:
     links: LinksConfig = field(default_factory=LinksConfig)
 
 
+@functools.cache
+def _record_codec() -> RecordCodec:
+    """Compiled once a process, not at import: it costs milliseconds, and the simulator makes thousands of drivers."""
+    return RecordCodec(InitiatorRecord, ContractRecord)
+
+
 class _Own:
     """The evidence behind what this node says to itself."""
 
@@ -167,7 +174,7 @@ class Driver:
         self._observers: list[Observer] = []
         self._inputs: deque[Any] = deque()
         self._news: list[tuple[NodeId, EventMessage | StoryQuery | StoryReply]] = []
-        self._records = RecordCodec(InitiatorRecord, ContractRecord)
+        self._records = _record_codec()
         self._notes: dict[TaskId, tuple[float, list[Noted]]] = {}
         self._notes_count = 0
         self._notes_due_s: float | None = None

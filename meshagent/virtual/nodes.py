@@ -20,7 +20,7 @@ from meshagent.sdk.role import Role, RoleSpec
 from meshagent.sdk.sensing import Actuator
 from meshagent.virtual.cast import Button, Looker, Presser, Rounder
 from meshagent.virtual.clock import Hardware
-from meshagent.virtual.identities import POOL_SIZE
+from meshagent.virtual.identities import POOL_SIZE, open_book
 from meshagent.virtual.invariants import Watcher
 from meshagent.virtual.kernel import Process, World
 from meshagent.virtual.members import Member, Plug, VirtualBay
@@ -110,7 +110,7 @@ class Mesh:
             node = Node(
                 member.settings,
                 identity=member.identity,
-                book=member.identity.open_book(now_s=process.clock.wall_s()),
+                book=open_book(member.identity),
                 transport=self.network.transport(process, member.node_id),
                 journal=process.journal,
                 clock=process.clock,
