@@ -25,6 +25,11 @@ from meshagent.types import NodeId, Reason, task_id_of
 
 MAX_LEASE_S: Final = 600.0
 """Calmer than any radio needs. Longer ones would let an initiator hold resources that it never commits to."""
+RIVAL_S: Final = 1.0
+"""Two calls of one key within so long are rivals: longer than a call stays open and an award takes, short enough that
+an asker who died right after calling holds nobody up."""
+RIVALS_KEPT: Final = 1024
+"""Keys called lately that are remembered."""
 REFUSALS_KEPT: Final = 1024
 """Refused awards that are answered alike when the award comes again; older ones were settled long ago."""
 
@@ -51,6 +56,8 @@ class Bidding(Working):
             elif twin is not None:
                 self._send(peer, self._stored_offer(act))
                 return
+            else:
+                refusal = self._rival(act)
         if refusal is not None:
             self._send(peer, refusal)
             return
@@ -138,6 +145,28 @@ class Bidding(Working):
             duplicate_of=twin.task,
         )
 
+    def _rival(self, act: Cfp | AcceptProposal) -> Refuse | None:
+        """Two askers heard one rattle and call at the same moment: the task with the smaller id goes on, the other
+        waits for its result. Everybody who hears both calls decides alike, so that neither asker blocks the other."""
+        record = act.record
+        if not record.key:
+            return None
+        key = (record.kind, record.key)
+        first = self._called.get(key)
+        if first is not None and first[0] < record.task and self._now_s < first[1] + RIVAL_S:
+            return Refuse(
+                task=act.task,
+                epoch=act.epoch,
+                reason=Reason.DUPLICATE,
+                detail="another asker called for the same work at the same moment",
+                duplicate_of=first[0],
+            )
+        self._called[key] = (record.task, self._now_s)
+        self._called.move_to_end(key)
+        if len(self._called) > RIVALS_KEPT:
+            self._called.popitem(last=False)
+        return None
+
     def _stored_offer(self, act: Cfp) -> Propose:
         return Propose(
             task=act.task,
@@ -176,6 +205,8 @@ class Bidding(Working):
                 assert twin.report is not None
                 self._hand_over(peer, c, act, twin.report.result or b"")
                 return
+            else:
+                refusal = self._rival(act)
         if refusal is None:
             refusal = self._priced_again(act)
         if refusal is not None:

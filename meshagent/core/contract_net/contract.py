@@ -15,8 +15,8 @@ class Contract:
     """A task that was awarded to this node, or the tombstone of one."""
 
     __slots__ = (
-        "answers_until_s",
         "acknowledged",
+        "answers_until_s",
         "award",
         "cancelled_under",
         "checkpoint",
