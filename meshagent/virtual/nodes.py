@@ -53,6 +53,7 @@ class Mesh:
         self.watcher = watcher
         self.members: dict[str, Member] = {}
         self.sites: dict[str, tuple[float, float]] = {}
+        self._failures: list[tuple[str, Exception]] = []
         self._identities = world.rng("identities").sample(range(POOL_SIZE), POOL_SIZE)
 
     def add(
@@ -122,6 +123,7 @@ class Mesh:
                 capacity=CAPACITY,
                 watch_loop=False,
                 random_bytes=process.rng("bytes").randbytes,
+                on_failure=lambda error: self._failures.append((member.name, error)),
             )
         bay.connect(node.body)
         return node
@@ -141,7 +143,9 @@ class Mesh:
         return ""
 
     def crash(self) -> str:
-        """What a node raised that nobody caught; empty: nothing."""
+        """What a node raised that nobody caught, or stopped for; empty: nothing."""
+        for name, failed in self._failures:
+            return f"{name} stopped: {type(failed).__name__}: {failed}"
         for _, member in sorted(self.members.items()):
             for error in member.device.errors():
                 return f"{member.name}: {error}"
