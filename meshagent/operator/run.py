@@ -222,31 +222,40 @@ class _Running:
         hurry.cancel()
         self._screen.say(f"{node.name} has left", level=1)
 
+    def _print(self, line: str) -> None:
+        """A line on stdout; whoever read it may be gone (`| head`), which is no reason for a robot to stop."""
+        try:
+            print(line, flush=True)
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
+
     def _announce(self, node: Node, port: int) -> None:
         up_s = since_start_s()
         if self._screen.json:
             document = {**node.look.status(), "schema": "meshagent.up/1", "ready_s": round(up_s, 3)}
-            print(json.dumps(document, ensure_ascii=False), flush=True)
+            self._print(json.dumps(document, ensure_ascii=False))
             return
         alive = len(node.peers())
         peers = f"{alive} peer{'' if alive == 1 else 's'}" if alive else "no peers yet"
         who = f"{clean(node.name)} ({node.id[:8]})"
-        print(f"{who} is up in {up_s:.1f} s on port {port}, fleet {clean(self._fleet)}, {peers}", flush=True)
+        self._print(f"{who} is up in {up_s:.1f} s on port {port}, fleet {clean(self._fleet)}, {peers}")
         for agent in node.look.status()["agents"]:
             performs = ", ".join(clean(text) for text in agent["performs"].values()) or "no task"
-            print(f"  role {clean(agent['role'])}: performs {performs}", flush=True)
+            self._print(f"  role {clean(agent['role'])}: performs {performs}")
             if agent["missing"]:
                 missing = ", ".join(clean(name) for name in agent["missing"])
-                print(f"  role {clean(agent['role'])}: no driver for {missing}: its tasks are refused", flush=True)
-                print("    next: meshagent config explain actuators.NAME.driver", flush=True)
+                self._print(f"  role {clean(agent['role'])}: no driver for {missing}: its tasks are refused")
+                self._print("    next: meshagent config explain actuators.NAME.driver")
 
     async def _tell(self, node: Node) -> None:
         """The timeline; ends with the node."""
         timeline = Timeline()
         async for document in node.watching():
             if self._screen.json:
-                print(json.dumps(document, ensure_ascii=False), flush=True)
+                self._print(json.dumps(document, ensure_ascii=False))
             elif not self._screen.quiet and (document["event"] in TIMELINE or self._screen.verbose):
                 line = timeline.line(document)
                 if line:
-                    print(line, flush=True)
+                    self._print(line)

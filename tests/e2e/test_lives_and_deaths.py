@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import WORKSHOP, Cli, Running
+from tests.e2e.conftest import COMMAND, WORKSHOP, Cli, Running
 
 pytestmark = [pytest.mark.network, pytest.mark.xdist_group("e2e")]
 
@@ -89,6 +90,22 @@ def test_a_second_ctrl_c_ends_a_node_at_once(cli: Cli) -> None:
     ann.process.send_signal(signal.SIGINT)
     assert ann.ended().code == 0
     assert time.perf_counter() - began_s < 8.0
+
+
+def test_a_node_goes_on_when_nobody_reads_its_timeline_any_more(cli: Cli) -> None:
+    words = [*COMMAND, "run", str(WORKSHOP), "--dev"]
+    node = subprocess.Popen(words, cwd=cli.home, env=cli.environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        assert node.stdout is not None
+        assert b"is up in" in node.stdout.readline()
+        node.stdout.close()
+        for _ in range(2):
+            done = cli("submit", "Greet", "name=x", "--dev")
+            assert (done.code, done.out) == (0, "hello x, ann speaking\n"), done.err
+        assert node.poll() is None
+    finally:
+        node.kill()
+        node.wait(10)
 
 
 def test_stop_asks_the_node_to_leave_and_waits_for_it(cli: Cli) -> None:
