@@ -59,6 +59,7 @@ from meshagent.core.contract_net.interface import (
 from meshagent.core.contract_net.participant import Participant
 from meshagent.core.contract_net.records import CONTRACTED, INITIATED, ContractRecord, InitiatorRecord
 from meshagent.core.ports import Append, Authority, Clock, Journal, Put, Transport
+from meshagent.core.seldom import Seldom
 from meshagent.errors import JournalError, LocalProtocolError
 from meshagent.identity.book import CredentialBook
 from meshagent.identity.device import DeviceIdentity
@@ -85,6 +86,9 @@ MAX_ROUNDS: Final = 10_000
 """Inputs that one tick handles before it commits; the rest waits for the next turn, so that the loop breathes."""
 NOTES_WAIT_S: Final = 1.0
 """Notes for `why` ride with the next commit; without one they are written after so long. A crash may lose them."""
+import os as _os
+PACE_S: Final = float(_os.environ.get("PACE","0.15"))*1e-3
+PACE_MAX_S: Final = float(_os.environ.get("PACEMAX","5"))*1e-3
 SET_BACK_S: Final = 1.0
 """Less is no clock that was set back: restarts in quick succession leave the bound some milliseconds further ahead."""
 MAX_NOTES: Final = 2000
@@ -178,9 +182,11 @@ class Driver:
         self._notes: dict[TaskId, tuple[float, list[Noted]]] = {}
         self._notes_count = 0
         self._notes_due_s: float | None = None
+        self._seldom = Seldom()
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at_s = 0.0
+        self._ticked_at_s = 0.0
         self._running = False
         self._peers_changed = False
         self.lost_because: dict[NodeId, str] = {}
@@ -336,7 +342,9 @@ class Driver:
         self._wake()
 
     def peer_lost(self, peer: NodeId, why: str) -> None:
-        log.info("lost %s: %s", peer[:8], why)
+        more = self._seldom.may(peer, self._clock.boot_s())
+        if more is not None:
+            log.info("lost %s: %s%s", peer[:8], why, more)
         if len(self.lost_because) >= MAX_LOST:
             self.lost_because.clear()
         self.lost_because[peer] = why
@@ -349,11 +357,17 @@ class Driver:
     def _wake(self) -> None:
         if not self._scheduled and self._running:
             self._scheduled = True
+            negotiated = self.initiator.negotiated
+            if negotiated > 1:
+                at_s = self._ticked_at_s + min(PACE_MAX_S, PACE_S * (negotiated - 1))
+                if at_s > self._loop.time():
+                    self._loop.call_at(at_s, self._tick)
+                    return
             self._loop.call_soon(self._tick)
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._wake()
+        self._tick()
 
     def _tick(self) -> None:
         self._scheduled = False
@@ -365,6 +379,7 @@ class Driver:
 
     def _run_turn(self) -> None:
         self.ticks += 1
+        self._ticked_at_s = self._loop.time()
         now_s = self._clock.boot_s()
         turn = _Turn()
         self._decide(turn, now_s)

@@ -24,6 +24,7 @@ from meshagent.core.acts import RejectProposal
 from meshagent.core.bodies import Body, EventMessage, Profile, Rejections, RevocationNotice, StoryQuery, StoryReply
 from meshagent.core.clock import HybridClock
 from meshagent.core.ports import Append, Clock, HintSource, Journal, Link, LinkClosed, PeerHint, Put, Transport
+from meshagent.core.seldom import Seldom
 from meshagent.identity.book import CredentialBook
 from meshagent.identity.credential import CertificateFault
 from meshagent.identity.device import DeviceIdentity
@@ -157,6 +158,7 @@ class Links:
             self.me, book, codec.decode, now_s=now_s, replay=ReplayTable(), deferred=DEFERRED, limits=config.gate
         )
         self._random_bytes = random_bytes
+        self._seldom = Seldom()
         self._refusals: dict[NodeId, HelloRefused] = {}
         self._sessions: dict[NodeId, _Session] = {}
         self._known: dict[NodeId, _Known] = {}
@@ -275,7 +277,7 @@ class Links:
                 self._touched[session.peer] = session
 
     def _overflow(self, session: _Session) -> None:
-        log.warning("%s takes nothing any more, its queue is full: link closed", session.peer[:8])
+        self._warn("full", session.peer, "takes nothing any more, its queue is full: link closed")
         session.link.close(LinkClosed.SILENT)
 
     def set_profile(self, profile: Profile) -> None:
@@ -442,7 +444,7 @@ class Links:
         self._gate.reject(RejectReason.SHAPE, session.peer)
         session.malformed += 1
         if session.malformed == MAX_MALFORMED:
-            log.warning("%s sends what cannot be read (%s): link closed", session.peer[:8], detail)
+            self._warn("malformed", session.peer, f"sends what cannot be read ({detail}): link closed")
             session.link.close(LinkClosed.REFUSED)
 
     # ---- in
@@ -513,7 +515,7 @@ class Links:
         wall_ms = int(self._wall_s(now_s) * 1000)
         result = session.greeting.received(raw, hlc=self._hybrid.physical(now_s), wall_ms=wall_ms)
         if isinstance(result, HelloRefused):
-            log.warning("the Hello of %s is refused: it %s", peer[:8], result.detail)
+            self._warn(f"hello {result.reason}", peer, f"is refused at its Hello: it {result.detail}")
             self._refusals[peer] = result
             while len(self._refusals) > MAX_REFUSALS:
                 del self._refusals[next(iter(self._refusals))]
@@ -566,7 +568,7 @@ class Links:
                 self.merge_revocations(data)
             except RevocationError as error:
                 self._gate.reject(RejectReason.MALFORMED, peer)
-                log.warning("%s spreads a revocation list that does not hold: %s", peer[:8], error)
+                self._warn("list", peer, f"spreads a revocation list that does not hold: {error}")
 
     def _bite(self, now_s: float) -> None:
         """End what the credentials no longer allow: revoked peers are closed, forgotten, and dialled no more."""
@@ -580,7 +582,7 @@ class Links:
             fault = self._book.speaker(public_key_of(peer), now_s=wall_s)
             if not isinstance(fault, CertificateFault) or fault is CertificateFault.UNKNOWN:
                 continue  # unknown: its Hello is still on the way, and until then the gate lets nothing through
-            log.warning("%s may speak no more (%s): link closed", peer[:8], fault.value)
+            self._warn(f"fault {fault}", peer, f"may speak no more ({fault.value}): link closed")
             session = self._sessions.pop(peer, None)
             if session is not None:
                 session.link.close(LinkClosed.REFUSED)
@@ -602,10 +604,16 @@ class Links:
 
     # ---- small things
 
+    def _warn(self, about: str, peer: NodeId, sentence: str) -> None:
+        """Peers cause these lines, so they are said seldom."""
+        more = self._seldom.may(f"{about} {peer}", self._clock.boot_s())
+        if more is not None:
+            log.warning("%s %s%s", peer[:8], sentence, more)
+
     def _keep_house(self, now_s: float) -> None:
         for session in list(self._sessions.values()):
             if session.greet_by_s <= now_s:
-                log.warning("%s said no Hello for %.1f s: link closed", session.peer[:8], self._config.greet_within_s)
+                self._warn("greet", session.peer, f"said no Hello for {self._config.greet_within_s:.1f} s: link closed")
                 session.greet_by_s = math.inf
                 session.link.close(LinkClosed.SILENT)
         for peer in [one for one, known in self._known.items() if known.lost_due_s <= now_s]:

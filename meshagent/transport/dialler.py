@@ -119,9 +119,11 @@ class Dialler:
                         await state.wake.wait()
                 continue
             before_s = state.not_before_s
-            if await self._dial(state):
-                state.backoff.reset()
-            elif state.not_before_s == before_s:  # else the dial itself said when to go on
+            made = await self._dial(state)
+            # a link that is there is no success yet (it must live), and a peer that says "we are linked" may lie
+            if made and state.link is not None and not self._renewing(state):
+                continue
+            if state.not_before_s == before_s:  # else the dial itself said when to go on
                 state.adjust_backoff(self._config)
                 state.not_before_s = loop.time() + state.backoff.next_s()
 

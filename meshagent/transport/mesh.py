@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Final
 import grpc
 
 from meshagent.core.ports import HintSource, LinkClosed, LinkEvents, PeerHint
+from meshagent.core.seldom import Seldom
 from meshagent.errors import IdentityError
+from meshagent.identity.buckets import Bucket
 from meshagent.transport.attempts import Attempts, DialAttempt, DialOutcome, plain
 from meshagent.transport.causes import Cause, cause_of_failure, cause_of_probe
 from meshagent.transport.config import MAX_PEERS, TransportConfig
@@ -41,6 +43,10 @@ log = logging.getLogger(__name__)
 
 RENEW_SHARE: Final = (0.80, 0.95)
 """Where in the life of a link its dialler replaces it; spread, so that a fleet does not do so in step."""
+ARRIVALS_A_S: Final = 2.0
+ARRIVALS_BURST: Final = 32
+"""Links that one device may open with us: visitors of a shell loop come so often, and a storm of links stays cheap
+(each costs its Hello, two signature checks, and a profile)."""
 HINT_PAUSE_S: Final = 1.0
 """Hearsay about a peer brings its next dial forward at most so often: new addresses are cheap to forge."""
 
@@ -79,6 +85,7 @@ class GrpcTransport:
         self._dialler = Dialler(self, config, self._leaves, self._nursery, self._metadata)
         self._seeds = Seeds(self, config, self._dialler, self._nursery)
         self._attempts = Attempts()
+        self._seldom = Seldom()
         self._peers: dict[NodeId, PeerState] = {}
         self._forgotten: dict[NodeId, int] = {}
         self._links: set[StreamLink] = set()
@@ -350,8 +357,13 @@ class GrpcTransport:
             )
         )
         if attempt.tries == 1:
-            log.info("%s", attempt.sentence)
+            self._say(f"{address} {cause.outcome}", "%s", attempt.sentence)
         return attempt
+
+    def _say(self, key: str, line: str, *facts: object) -> None:
+        more = self._seldom.may(key, asyncio.get_running_loop().time())
+        if more is not None:
+            log.info("%s%s", line % facts, more)
 
     # -- streams -----------------------------------------------------------------------------------------------------
 
@@ -395,8 +407,13 @@ class GrpcTransport:
         state = self._state(peer)
         if state is None:
             return Refusal("no room", grpc.StatusCode.RESOURCE_EXHAUSTED, "no room for another peer")
-        if asyncio.get_running_loop().time() < state.refused_until_s:
+        now_s = asyncio.get_running_loop().time()
+        if now_s < state.refused_until_s:
             return Refusal("refused before", grpc.StatusCode.PERMISSION_DENIED, "refused a moment ago")
+        if state.arrivals is None:
+            state.arrivals = Bucket(ARRIVALS_A_S, ARRIVALS_BURST, now_s)
+        if not state.arrivals.take(1, now_s):
+            return Refusal("too often", grpc.StatusCode.RESOURCE_EXHAUSTED, "too many links in a short time")
         return state
 
     def _duplicate_seen(self, address: str) -> None:
@@ -439,8 +456,8 @@ class GrpcTransport:
         before, state.link = state.link, link
         state.renew_at_s = renew_at_s
         state.not_before_s = state.refused_until_s = 0.0
+        state.linked_s = asyncio.get_running_loop().time()
         state.settle_loss()
-        state.backoff.reset()
         if before is not None:
             before.end(LinkClosed.AGED, "a newer stream took its place")
         if self._notices is not None:
@@ -462,6 +479,12 @@ class GrpcTransport:
         if self._notices is not None:
             self._notices.frame(link, frame)
 
+    def failed(self, link: StreamLink, error: BaseException) -> None:
+        """This node failed while it carried a frame of `link`, which ends now: a fault of ours, to be mended."""
+        more = self._seldom.may(f"failed {link.peer} {error!r}", asyncio.get_running_loop().time())
+        if more is not None:
+            log.error("%r failed%s", link, more, exc_info=error)
+
     def ended(self, link: StreamLink, why: LinkClosed, detail: str) -> None:
         """A link is over: tell the node, and examine the loss where it is one."""
         if self._notices is not None:
@@ -474,13 +497,15 @@ class GrpcTransport:
         now_s = asyncio.get_running_loop().time()
         if self._closing:
             return
+        pause_s = state.pause_after_loss_s(now_s - state.linked_s, self._config.steady_after_s)
         if why is LinkClosed.GOODBYE:
             # it announces itself when it comes back, perhaps on another port
             state.forget_addresses(HintSource.MDNS, HintSource.PEER)
-            state.not_before_s = now_s + self._config.goodbye_pause_s
+            state.not_before_s = now_s + max(pause_s, self._config.goodbye_pause_s)
         elif why is LinkClosed.REFUSED:
             state.refused_until_s = now_s + self._config.refused_pause_s
         else:
+            state.not_before_s = now_s + pause_s
             self._examine(state, link, why, detail)
         state.touch()
         self._dialler.pursue(state)
@@ -490,9 +515,7 @@ class GrpcTransport:
     def _examine(self, state: PeerState, link: StreamLink, why: LinkClosed, detail: str) -> None:
         """Find out at once whether the peer is gone: the pursuit knocks, the timer bounds it."""
         loop = asyncio.get_running_loop()
-        log.info("lost %r (%s): %s", link, why, detail)
-        state.backoff.reset()
-        state.not_before_s = 0.0
+        self._say(f"lost {link.peer}", "lost %r (%s): %s", link, why, detail)
         if not state.addresses:
             self.unreachable(state, why, "no address is known to dial it again")
             return

@@ -86,10 +86,11 @@ class Seeds:
             deadline_s = loop.time() + self._config.dial_timeout_s
             while state.link is None and not state.forgotten and loop.time() < deadline_s:
                 await state.change(deadline_s - loop.time())
-            if state.link is not None:
-                backoff.reset()
+            since_s = loop.time()
             while state.link is not None and not state.forgotten:
                 await state.change(None)
+            if loop.time() - since_s >= self._config.steady_after_s:
+                backoff.reset()
             await asyncio.sleep(backoff.next_s())
 
     async def _ask(self, hint: PeerHint) -> PeerState | Unfound:
