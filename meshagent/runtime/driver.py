@@ -86,9 +86,11 @@ MAX_ROUNDS: Final = 10_000
 """Inputs that one tick handles before it commits; the rest waits for the next turn, so that the loop breathes."""
 NOTES_WAIT_S: Final = 1.0
 """Notes for `why` ride with the next commit; without one they are written after so long. A crash may lose them."""
-import os as _os
-PACE_S: Final = float(_os.environ.get("PACE","0.15"))*1e-3
-PACE_MAX_S: Final = float(_os.environ.get("PACEMAX","5"))*1e-3
+PACE_S: Final = 0.001
+PACE_MAX_S: Final = 0.02
+"""While several tasks are negotiated and peers still owe answers, turns come this far apart, times the tasks beyond
+one: what many tasks say then shares frames, signatures and commits. A single task never waits, and nothing waits once
+all have answered."""
 SET_BACK_S: Final = 1.0
 """Less is no clock that was set back: restarts in quick succession leave the bound some milliseconds further ahead."""
 MAX_NOTES: Final = 2000
@@ -187,6 +189,8 @@ class Driver:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at_s = 0.0
         self._ticked_at_s = 0.0
+        self._paced: asyncio.TimerHandle | None = None
+        """A tick that waits for more to come (`PACE_S`)."""
         self._running = False
         self._peers_changed = False
         self.lost_because: dict[NodeId, str] = {}
@@ -355,15 +359,26 @@ class Driver:
     # ---- the tick
 
     def _wake(self) -> None:
-        if not self._scheduled and self._running:
-            self._scheduled = True
-            negotiated = self.initiator.negotiated
-            if negotiated > 1:
-                at_s = self._ticked_at_s + min(PACE_MAX_S, PACE_S * (negotiated - 1))
-                if at_s > self._loop.time():
-                    self._loop.call_at(at_s, self._tick)
-                    return
-            self._loop.call_soon(self._tick)
+        if self._scheduled:
+            if self._paced is not None and not self.links.unanswered:
+                self._unpace()
+                self._loop.call_soon(self._tick)
+            return
+        if not self._running:
+            return
+        self._scheduled = True
+        crowd = self.initiator.negotiated - 1
+        if crowd > 0 and self.links.unanswered:
+            at_s = self._ticked_at_s + min(PACE_MAX_S, PACE_S * crowd)
+            if at_s > self._loop.time():
+                self._paced = self._loop.call_at(at_s, self._tick)
+                return
+        self._loop.call_soon(self._tick)
+
+    def _unpace(self) -> None:
+        if self._paced is not None:
+            self._paced.cancel()
+            self._paced = None
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -371,6 +386,7 @@ class Driver:
 
     def _tick(self) -> None:
         self._scheduled = False
+        self._unpace()
         if not self._running or self.failed is not None:
             return
         outcome = attempt(self._run_turn)

@@ -169,6 +169,8 @@ class Links:
         self._next_s = math.inf
         self._check_due_s = now_s + config.check_s
         self._write_due_s = math.inf
+        self.unanswered: set[NodeId] = set()
+        """Peers that have not acknowledged all that they were sent."""
         self._writes: list[Put | Append] = []
         self._remembered: dict[NodeId, bytes] = {}
         self._book_dump = b""
@@ -367,6 +369,8 @@ class Links:
             session.link.send(frame_bytes(seq, ack, b"", parts, ack_soon))
 
     def next_deadline_s(self) -> float:
+            if seq:
+                self.unanswered.add(session.peer)
         """When `flush` has something to do without further input."""
         return min(self._next_s, self._write_due_s, self._check_due_s if self._sessions else math.inf)
 
@@ -383,6 +387,7 @@ class Links:
             self._identity, self._boot, self._book, self._gate.replay, link.peer, random_bytes=self._random_bytes
         )
         session = _Session(link, Outbox(self._config.outbox), greeting, now_s + self._config.greet_within_s)
+            self.unanswered.discard(link.peer)
         # A Hello says the device's time, not the hybrid stamp: offsets are measured with it, and the hybrid clock may
         # run ahead of its own device by what it reserved and merged.
         session.hellos.append(greeting.first(self._hybrid.physical(now_s)))
@@ -412,6 +417,8 @@ class Links:
             self._hear_hello(session, hello, now_s)
         if batches:
             self._hear_batches(session, batches, now_s)
+        if session.outbox.acked == session.outbox.seq:
+            self.unanswered.discard(session.peer)
         self._wake()
 
     def link_closed(self, link: Link, why: LinkClosed) -> None:
@@ -425,6 +432,7 @@ class Links:
             return
         if why in (LinkClosed.GOODBYE, LinkClosed.REFUSED):
             self._lose(link.peer, why.value)
+        self.unanswered.discard(link.peer)
         else:
             known.lost_due_s = self._clock.boot_s() + self._config.lost_after_s
             self._next_s = min(self._next_s, known.lost_due_s)
@@ -615,6 +623,7 @@ class Links:
             if session.greet_by_s <= now_s:
                 self._warn("greet", session.peer, f"said no Hello for {self._config.greet_within_s:.1f} s: link closed")
                 session.greet_by_s = math.inf
+            self.unanswered.discard(peer)
                 session.link.close(LinkClosed.SILENT)
         for peer in [one for one, known in self._known.items() if known.lost_due_s <= now_s]:
             if peer not in self._sessions:

@@ -40,6 +40,7 @@ class Holding(Ending):
         u.renewals.heard(self._now_s)
         first = not u.heard
         u.heard = True
+        self._negotiated.discard(u.task)
         u.former = None
         self._send((peer,), Renewed(task=u.task, epoch=u.epoch, boot=act.boot, sequence=act.sequence))
         if first or act.progress_permille or act.note:
