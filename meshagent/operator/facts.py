@@ -97,8 +97,6 @@ class FactsMaker:
             dropped[reason] += count
         duplicates = [a.address for a in attempts if a.outcome is DialOutcome.DUPLICATE_ID]
         duplicates += [a for a in (mdns.own_id_elsewhere if mdns else ()) if a not in duplicates]
-        if dropped[RejectReason.DUPLICATE_IDENTITY] and not duplicates:
-            duplicates.append("one of its peers' links")
         own = node.book.speaker(node.identity.key.public, now_s=now_s)
         return Facts(
             now_s=now_s,

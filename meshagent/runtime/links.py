@@ -55,6 +55,9 @@ DEFERRED: Final = frozenset({codec.TYPE_PROPOSE, codec.TYPE_REFUSE})
 """Losing proposals and refusals need no check beyond their link (DESIGN 4)."""
 MAX_MALFORMED: Final = 16
 """Frames that cannot be read before the link is closed: somebody speaks another language, or fuzzes."""
+DUPLICATE_HOLDS_S: Final = 60.0
+"""After the last proof of a copy: the transport looks again three times in so long, and a copy that was switched off
+need not be remembered."""
 MAX_REFUSALS: Final = 256
 """Refused Hellos kept for `doctor`, the newest of each peer."""
 MAX_REMEMBERED: Final = 256
@@ -166,16 +169,18 @@ class Links:
         self.peers: Mapping[NodeId, Peer] = MappingProxyType(self._peers)
         """Linked peers that have said what they offer, or were until a moment ago."""
         self._touched: dict[NodeId, _Session] = {}
+        self.unanswered: set[NodeId] = set()
+        """Peers that have not acknowledged all that they were sent."""
         self._next_s = math.inf
         self._check_due_s = now_s + config.check_s
         self._write_due_s = math.inf
-        self.unanswered: set[NodeId] = set()
-        """Peers that have not acknowledged all that they were sent."""
         self._writes: list[Put | Append] = []
         self._remembered: dict[NodeId, bytes] = {}
         self._book_dump = b""
         self.own_fault: CertificateFault | None = None
         """Why peers refuse this device: revoked, expired. Looked at as often as theirs."""
+        self.duplicated_until_s = -math.inf
+        """Until then a proof holds that another process uses this device's key."""
         self.frames_out = 0
         self.frames_in = 0
         self.messages_out = 0
@@ -364,13 +369,13 @@ class Links:
                         cut[index] = raw
                 parts[-1][1].append(raw)
             seq, ack, ack_soon = session.outbox.sent(items, now_s)
+            if seq:
+                self.unanswered.add(session.peer)
             self.frames_out += 1
             self.messages_out += len(items)
             session.link.send(frame_bytes(seq, ack, b"", parts, ack_soon))
 
     def next_deadline_s(self) -> float:
-            if seq:
-                self.unanswered.add(session.peer)
         """When `flush` has something to do without further input."""
         return min(self._next_s, self._write_due_s, self._check_due_s if self._sessions else math.inf)
 
@@ -382,12 +387,12 @@ class Links:
         if former is not None:
             # The transport settled on another link to the same peer; what waited there is said again.
             former.link.close(LinkClosed.AGED)
+            self.unanswered.discard(link.peer)
         now_s = self._clock.boot_s()
         greeting = HelloSession(
             self._identity, self._boot, self._book, self._gate.replay, link.peer, random_bytes=self._random_bytes
         )
         session = _Session(link, Outbox(self._config.outbox), greeting, now_s + self._config.greet_within_s)
-            self.unanswered.discard(link.peer)
         # A Hello says the device's time, not the hybrid stamp: offsets are measured with it, and the hybrid clock may
         # run ahead of its own device by what it reserved and merged.
         session.hellos.append(greeting.first(self._hybrid.physical(now_s)))
@@ -412,13 +417,13 @@ class Links:
         if not session.outbox.heard(seq, ack, now_s, ack_soon=ack_soon):
             self._malformed(session, "it acknowledges what was never sent")
             return
+        if session.outbox.acked == session.outbox.seq:
+            self.unanswered.discard(session.peer)
         self._touched[session.peer] = session
         if hello:
             self._hear_hello(session, hello, now_s)
         if batches:
             self._hear_batches(session, batches, now_s)
-        if session.outbox.acked == session.outbox.seq:
-            self.unanswered.discard(session.peer)
         self._wake()
 
     def link_closed(self, link: Link, why: LinkClosed) -> None:
@@ -427,12 +432,12 @@ class Links:
             return
         del self._sessions[link.peer]
         self._touched.pop(link.peer, None)
+        self.unanswered.discard(link.peer)
         known = self._known.get(link.peer)
         if known is None:
             return
         if why in (LinkClosed.GOODBYE, LinkClosed.REFUSED):
             self._lose(link.peer, why.value)
-        self.unanswered.discard(link.peer)
         else:
             known.lost_due_s = self._clock.boot_s() + self._config.lost_after_s
             self._next_s = min(self._next_s, known.lost_due_s)
@@ -441,6 +446,29 @@ class Links:
     def peer_unreachable(self, peer: NodeId, why: LinkClosed, detail: str) -> None:
         if peer not in self._sessions:
             self._lose(peer, f"{why.value}: {detail}" if detail else why.value)
+
+    def own_identity_proved(self, address: str) -> None:
+        """A copy of this device is at work: no new contracts until it is gone (SECURITY-DESIGN 4).
+
+        Only this proof counts. A peer that says in its Hello that it knows us at another boot may lie, and one lying
+        member must not switch devices off; where it tells the truth it has closed its link with us, so nothing that it
+        could award is taken here anyway. It is logged and shown by doctor, and that is all.
+        """
+        now_s = self._clock.boot_s()
+        if self.duplicated_until_s <= now_s:
+            log.error(
+                "another device uses this device's identity (at %s), usually a copied disk: no new contracts here. "
+                "On the copy only: meshagent init --new-identity",
+                address,
+            )
+        self.duplicated_until_s = now_s + DUPLICATE_HOLDS_S
+
+    def why_no_contracts(self) -> str | None:
+        """Why this device must take no new contracts now; None: it may."""
+        if self.duplicated_until_s > self._clock.boot_s():
+            return "another device uses this device's identity"
+        # Signed by the fleet's root or by who it named, so no single member can bring it about.
+        return "this device was revoked" if self.own_fault is CertificateFault.REVOKED else None
 
     def _lose(self, peer: NodeId, why: str) -> None:
         known = self._known.pop(peer, None)
@@ -595,6 +623,7 @@ class Links:
             if session is not None:
                 session.link.close(LinkClosed.REFUSED)
             self._touched.pop(peer, None)
+            self.unanswered.discard(peer)
             if fault is CertificateFault.REVOKED:
                 self._transport.forget(peer)
                 if self._remembered.pop(peer, None) is not None:
@@ -623,7 +652,6 @@ class Links:
             if session.greet_by_s <= now_s:
                 self._warn("greet", session.peer, f"said no Hello for {self._config.greet_within_s:.1f} s: link closed")
                 session.greet_by_s = math.inf
-            self.unanswered.discard(peer)
                 session.link.close(LinkClosed.SILENT)
         for peer in [one for one, known in self._known.items() if known.lost_due_s <= now_s]:
             if peer not in self._sessions:

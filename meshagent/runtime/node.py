@@ -259,6 +259,7 @@ class Node:
             await self._bay.open()
             self.driver.add_observer(self)
             await self.driver.start(self._profile())
+            self.bidder.why_barred = self.driver.links.why_no_contracts
             self.driver.set_profile(self._profile())  # the port is known only now
         except BaseException:
             await self._bay.close()

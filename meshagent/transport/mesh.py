@@ -47,6 +47,10 @@ ARRIVALS_A_S: Final = 2.0
 ARRIVALS_BURST: Final = 32
 """Links that one device may open with us: visitors of a shell loop come so often, and a storm of links stays cheap
 (each costs its Hello, two signature checks, and a profile)."""
+MAX_TWINS: Final = 8
+TWIN_TRIES: Final = 3
+"""Addresses at which our own identity may be looked for at once, and how often in vain: forged records cost a handshake
+each, on our own networks."""
 HINT_PAUSE_S: Final = 1.0
 """Hearsay about a peer brings its next dial forward at most so often: new addresses are cheap to forge."""
 
@@ -86,6 +90,8 @@ class GrpcTransport:
         self._seeds = Seeds(self, config, self._dialler, self._nursery)
         self._attempts = Attempts()
         self._seldom = Seldom()
+        self._twins: dict[tuple[str, int], int] = {}
+        """Where our own identity is said to be, and how often in a row nobody proved it there."""
         self._peers: dict[NodeId, PeerState] = {}
         self._forgotten: dict[NodeId, int] = {}
         self._links: set[StreamLink] = set()
@@ -143,6 +149,7 @@ class GrpcTransport:
             rng=self._rng,
             found=self._heard,
             lost=self._unheard,
+            twin=self.suspect_twin,
         )
         try:
             await mdns.start(self.listen_port)
@@ -416,10 +423,49 @@ class GrpcTransport:
             return Refusal("too often", grpc.StatusCode.RESOURCE_EXHAUSTED, "too many links in a short time")
         return state
 
+    # -- our own identity elsewhere ------------------------------------------------------------------------------------
+
+    def suspect_twin(self, ip: str, port: int) -> None:
+        """Something says that our own identity is at that address: go and see, again and again while it is.
+
+        mDNS records are anybody's word, and a forwarder can hold up our own certificate to us. Proof is a process other
+        than this one that answers, or dials, with our key: each tells its instance inside TLS.
+        """
+        if self._closing or not 0 < port < 65536 or self.is_own_address(ip, port):
+            return
+        if (ip, port) not in self._twins and len(self._twins) < MAX_TWINS:
+            self._twins[ip, port] = 0
+            if len(self._twins) == 1:
+                self._nursery.start(self._meet_twins(), "own identity elsewhere")
+
+    async def _meet_twins(self) -> None:
+        while self._twins:
+            for ip, port in list(self._twins):
+                if await self._meet_twin(ip, port):
+                    self._twins[ip, port] = 0
+                    self._duplicate_seen(host_port(ip, port))
+                    continue
+                self._twins[ip, port] += 1
+                if self._twins[ip, port] >= TWIN_TRIES:
+                    del self._twins[ip, port]
+            if self._twins:
+                await asyncio.sleep(self._config.twin_again_s)
+
+    async def _meet_twin(self, ip: str, port: int) -> bool:
+        """Does another process prove our own identity there? Dialling shows it ours, so that it learns the same."""
+        try:
+            stream = await self._dialler.open(self.node_id, Address(ip, port, HintSource.MDNS), ip)
+        except DialFailedError as failed:
+            return failed.instance not in ("", self._instance)
+        await stream.channel.close()
+        return stream.instance != self._instance
+
     def _duplicate_seen(self, address: str) -> None:
-        sentence = f"another device uses this device's identity: it dialled us from {address}. Usually a copied disk."
+        sentence = f"another device uses this device's identity: it proved that at {address}. Usually a copied disk."
         cause = Cause(DialOutcome.DUPLICATE_ID, sentence, "on the copy only: meshagent init --new-identity")
         self._attempt(address, HintSource.PEER, cause, self.node_id, "")
+        if self._notices is not None:
+            self._notices.own_identity(address)
 
     async def accept(self, state: PeerState, arrival: Arrival) -> StreamLink | None:
         """Make the stream the link of its peer, as soon as that is settled; None: not any more."""

@@ -49,6 +49,9 @@ class SeedOwner(Protocol):
 
     def is_own_address(self, ip: str, port: int) -> bool: ...
 
+    def suspect_twin(self, ip: str, port: int) -> None:
+        """Our own identity answers there."""
+
     def new_backoff(self, source: HintSource) -> Backoff: ...
 
 
@@ -110,6 +113,8 @@ class Seeds:
                 own = owner.is_own_address(ip, hint.port)
                 outcome = DialOutcome.SELF if own else DialOutcome.DUPLICATE_ID
                 owner.remember(typed, hint.source, replace(probe, outcome=outcome))
+                if not own:
+                    owner.suspect_twin(ip, hint.port)
                 return Unfound.EVER if own else Unfound.YET
             best = best or owner.found(probe.credential.peer, ip, hint.port, hint.source)
         if best is None:

@@ -181,7 +181,8 @@ class LinkServer:
 
     async def _refuse(self, context: _Context, refusal: Refusal) -> None:
         self.refusals[refusal.counted] += 1
-        await context.abort(refusal.code, refusal.told)
+        # Who refuses is told, so that a device that meets its own identity knows a copy from its own reflection.
+        await context.abort(refusal.code, refusal.told, ((META_INSTANCE, self._instance),))
 
     def _arrival(self, context: _Context) -> Arrival | Refusal:
         ip = ip_of(context.peer())

@@ -44,6 +44,9 @@ class Recorder:
     def peer_unreachable(self, peer: NodeId, why: LinkClosed, detail: str) -> None:
         self._tell(f"unreachable {why.value}", peer)
 
+    def own_identity_proved(self, address: str) -> None:
+        raise AssertionError("no copies here")
+
     def _tell(self, what: str, peer: NodeId) -> None:
         self.told.append((round(self.world.now_s, 2), what, peer[0]))
 
