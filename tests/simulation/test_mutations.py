@@ -30,7 +30,7 @@ FOUND_WITHIN: dict[str, tuple[Callable[[int], Scenario], int]] = {
     "renewal_without_echo": (mute_scene, 40),
     "no_wait_at_boot": (drawn, 200),
     "skipped_persist": (drawn, 100),
-    "fence_not_checked_at_the_actuator": (nap_scene, 80),
+    "fence_not_checked_at_the_actuator": (nap_scene, 120),
     "late_done_ignored": (drawn, 60),
     "cancelled_early": (drawn, 60),
     "stale_bid_accepted": (drawn, 200),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -109,9 +110,18 @@ def nap(name: str, turn: int, *, duration_s: float) -> Fault:
     return Fault(kind=Kind.NAP, at_s=ASKED_AT_S, nodes=(name,), duration_s=duration_s, boundary=turn)
 
 
+NAP_TURNS = 25
+"""Turns of the holder's loop from the start of its work to the effect."""
+
+
 def nap_scene(seed: int) -> Scenario:
-    """The worker stands still for longer than its lease between two turns: others with each seed."""
-    return pair_of_workers(Press(button="b", walk_s=0.4), nap(HOLDER, 1 + seed, duration_s=1.3))
+    """The worker stands still for longer than its lease between two turns: others with each seed.
+
+    Between the turn in which its timer fires and the one in which the handler goes on nothing has told it of the lease.
+    """
+    reaching = Press(button="b", walk_s=0.2, reach_s=0.05)
+    fault = replace(nap(HOLDER, 1 + seed % NAP_TURNS, duration_s=1.3), aim=Aim.HOLDER)
+    return pair_of_workers(reaching, fault)
 
 
 def cut_off_scene(seed: int) -> Scenario:
