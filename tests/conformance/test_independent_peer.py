@@ -466,6 +466,21 @@ def test_work_of_one_key_is_done_once() -> None:
     run(scenario)
 
 
+def test_of_two_simultaneous_calls_of_one_key_the_smaller_task_goes_on() -> None:
+    async def scenario() -> None:
+        async with conversation({"work.v1": "Work()"}) as (_, peer):
+            asked = [Asking(peer, nonce, AT_LEAST_ONCE, key="pump-8") for nonce in (30, 31)]
+            small, large = sorted(asked, key=lambda one: wire.base32(one.task))
+            for one in (large, small):
+                await peer.say("Cfp", **one.ids, record=one.record, reply_within_ms=400)
+                assert ids_of(await peer.hear("Propose")) == one.ids
+            await peer.say("Cfp", **large.ids, record=large.record, reply_within_ms=400)
+            rival = await peer.hear("Refuse")
+            assert (rival["reason"], rival["duplicate_of"]) == (34, small.task)
+
+    run(scenario)
+
+
 # ---- the link itself
 
 
