@@ -11,13 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from tests.conformance import envelopes, made_acts, made_identity, made_links, made_trust, messages
+from tests.conformance import envelopes, made_acts, made_identity, made_links, made_msgpack, made_trust, messages
 
 FOLDER: Final = Path(__file__).parent
 FILES: Final[dict[str, Callable[[], dict[str, Any]]]] = {
     "envelope.json": envelopes.vectors,
     "messages.json": messages.vectors,
     "acts.json": made_acts.vectors,
+    "msgpack.json": made_msgpack.vectors,
     "frames.json": made_links.frames,
     "hello.json": made_links.hello,
     "merkle.json": made_identity.merkle,

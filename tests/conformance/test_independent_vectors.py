@@ -19,11 +19,14 @@ from meshagent.identity.certificates import verify_chain
 from meshagent.identity.keys import is_valid_point
 from meshagent.identity.revocation import verify_list
 from meshagent.identity.trust import Trust
+from meshagent.strictpack import unpackb
 from meshagent.types import public_key_of
 from meshagent.wire import codec, frame
 from tests.conformance import independent as wire
+from tests.conformance import independent_msgpack
 from tests.conformance import independent_trust as trust
 from tests.conformance.independent import Refused
+from tests.conformance.made_msgpack import told
 from tests.conformance.regenerate import FILES, FOLDER, render
 
 
@@ -31,6 +34,7 @@ def load(name: str) -> Any:
     return json.loads((FOLDER / name).read_text())
 
 
+MESSAGES, MSGPACK = load("messages.json"), load("msgpack.json")
 ACTS, FRAMES, HELLO = load("acts.json"), load("frames.json"), load("hello.json")
 IDS, MERKLE, ENVELOPE = load("identity.json"), load("merkle.json"), load("envelope.json")
 REVOCATION, CERTIFICATES = load("revocation.json"), load("certificates.json")
@@ -72,7 +76,9 @@ def test_the_vectors_are_what_this_implementation_makes(name: str) -> None:
 OWN: Final = {"tests.conformance.independent", "tests.conformance.independent_trust"}
 
 
-@pytest.mark.parametrize("name", ["independent.py", "independent_trust.py", "independent_peer.py"])
+@pytest.mark.parametrize(
+    "name", ["independent.py", "independent_trust.py", "independent_msgpack.py", "independent_peer.py"]
+)
 def test_the_independent_reader_uses_nothing_of_this_project(name: str) -> None:
     allowed = sys.stdlib_module_names | {"cryptography"} | ({"grpc"} if name == "independent_peer.py" else set())
     for node in ast.walk(ast.parse((FOLDER / name).read_text())):
@@ -120,6 +126,34 @@ def test_there_is_a_vector_of_every_type() -> None:
     assert {case["type"] for case in ACTS["accepted"]} == set(codec.TYPE_OF.values()) == set(wire.TYPES)
 
 
+@pytest.mark.parametrize("case", MESSAGES["payloads"], ids=named)
+def test_every_payload_with_every_field_is_read_and_written_alike(case: dict[str, Any]) -> None:
+    payload = bytes.fromhex(case["payload"])
+    name, fields = wire.decode(case["type"], payload)
+    assert all(value is not None for value in fields.values())
+    assert wire.write_message(name, **fields) == payload
+
+
+@pytest.mark.parametrize("case", MESSAGES["frames"], ids=lambda case: str(case["what"]))
+def test_every_further_frame_is_read_and_written_alike(case: dict[str, Any]) -> None:
+    raw = bytes.fromhex(case["frame"])
+    assert wire.write_frame(wire.read_frame(raw)) == raw
+
+
+@pytest.mark.parametrize("case", MSGPACK["accepted"], ids=lambda case: case["data"][:24])
+def test_every_value_is_read_alike(case: dict[str, Any]) -> None:
+    data = bytes.fromhex(case["data"])
+    assert told(independent_msgpack.read_value(data)) == case["value"]
+    assert told(unpackb(data, max_bytes=10**6)) == case["value"]
+
+
+@pytest.mark.parametrize("case", MSGPACK["refused"], ids=named)
+def test_every_refused_value_is_refused_by_both(case: dict[str, Any]) -> None:
+    data = bytes.fromhex(case["data"])
+    assert refuses(partial(independent_msgpack.read_value, data))
+    assert refuses(partial(unpackb, data, max_bytes=10**6))
+
+
 # ---- frames, envelopes, trees
 
 
@@ -134,9 +168,9 @@ def test_every_frame_is_read_and_written_alike(case: dict[str, Any]) -> None:
         case["ack_soon"],
     )
     assert [len(leaves) for _, leaves in found.batches] == [len(one["messages"]) for one in case["batches"]]
-    for (proof, leaves), told in zip(found.batches, case["batches"], strict=True):
-        assert proof.hex() == told["proof"]
-        for leaf, one in zip(leaves, told["messages"], strict=True):
+    for (proof, leaves), batch in zip(found.batches, case["batches"], strict=True):
+        assert proof.hex() == batch["proof"]
+        for leaf, one in zip(leaves, batch["messages"], strict=True):
             to = bytes(32).hex() if one["to"] == "broadcast" else one["to"]
             assert (leaf.header.hex(), leaf.to.hex(), leaf.index, leaf.path.hex(), leaf.payload.hex()) == (
                 one["header"],
@@ -160,7 +194,7 @@ def test_every_refused_frame_is_refused_by_both(case: dict[str, Any]) -> None:
 @pytest.mark.parametrize("case", ENVELOPE["batches"], ids=named)
 def test_every_envelope_is_sealed_and_verified_alike(case: dict[str, Any]) -> None:
     keys = {name: bytes.fromhex(value) for name, value in ENVELOPE["keys"].items() if not name.endswith("_id")}
-    leaves, told = [], []
+    leaves, sent = [], []
     for one in case["messages"]:
         to = bytes(32) if one["to"] == "broadcast" else bytes.fromhex(one["to"])
         header = bytes.fromhex(one["header"])
@@ -168,12 +202,12 @@ def test_every_envelope_is_sealed_and_verified_alike(case: dict[str, Any]) -> No
         seq, kind, ttl_ms, hlc = wire.check_message(keys["fleet"], keys["receiver"], bytes.fromhex(case["proof"]), leaf)
         assert hlc == case["hlc"]
         leaves.append(leaf)
-        told.append((to, seq, kind, ttl_ms, leaf.payload))
+        sent.append((to, seq, kind, ttl_ms, leaf.payload))
     if any(leaf.header[27] for leaf in leaves):
         return  # flags are signed and ignored; our writer sets none
     key = Ed25519PrivateKey.from_private_bytes(keys["sender_seed"])
     salts = [leaf.header[:16] for leaf in leaves]
-    proof, sealed = wire.seal(key, keys["fleet"], keys["boot"], case["batch"], case["hlc"], told, salts)
+    proof, sealed = wire.seal(key, keys["fleet"], keys["boot"], case["batch"], case["hlc"], sent, salts)
     assert (proof.hex(), sealed) == (case["proof"], leaves)
 
 
