@@ -50,14 +50,11 @@ class Bidding(Working):
             return
         refusal = self._may_not(peer, c, act)
         if refusal is None:
-            twin = self._twin(act.record)
-            if twin is not None and not twin.has_result:
-                refusal = self._duplicate(act, twin)
-            elif twin is not None:
+            same = self._same_work(act)
+            if isinstance(same, Contract):
                 self._send(peer, self._stored_offer(act))
                 return
-            else:
-                refusal = self._rival(act)
+            refusal = same
         if refusal is not None:
             self._send(peer, refusal)
             return
@@ -128,13 +125,19 @@ class Bidding(Working):
             return None
         return Refuse(task=act.task, epoch=act.epoch, reason=reason, detail=detail)
 
-    def _twin(self, record: TaskRecord) -> Contract | None:
-        """Another task that is the same piece of work."""
+    def _same_work(self, act: Cfp | AcceptProposal) -> Contract | Refuse | None:
+        """What another task of the same kind and key means for this one: its contract, where the result is at hand;
+        a refusal, where it is under way; None, where there is none."""
+        record = act.record
         if not record.key:
             return None
         task = self._by_key.get((record.kind, record.key))
         twin = None if task is None or task == record.task else self._contracts.get(task)
-        return None if twin is None or (twin.has_result and self._now_s >= twin.answers_until_s) else twin
+        if twin is not None and not twin.has_result:
+            return self._duplicate(act, twin)
+        if twin is not None and self._now_s < twin.answers_until_s:
+            return twin
+        return self._rival(act)
 
     def _duplicate(self, act: Cfp | AcceptProposal, twin: Contract) -> Refuse:
         return Refuse(
@@ -149,8 +152,6 @@ class Bidding(Working):
         """Two askers heard one rattle and call at the same moment: the task with the smaller id goes on, the other
         waits for its result. Everybody who hears both calls decides alike, so that neither asker blocks the other."""
         record = act.record
-        if not record.key:
-            return None
         key = (record.kind, record.key)
         first = self._called.get(key)
         if first is not None and first[0] < record.task and self._now_s < first[1] + RIVAL_S:
@@ -198,15 +199,12 @@ class Bidding(Working):
             return
         refusal = self._may_not(peer, c, act)
         if refusal is None:
-            twin = self._twin(act.record)
-            if twin is not None and not twin.has_result:
-                refusal = self._duplicate(act, twin)
-            elif twin is not None:
-                assert twin.report is not None
-                self._hand_over(peer, c, act, twin.report.result or b"")
+            same = self._same_work(act)
+            if isinstance(same, Contract):
+                assert same.report is not None
+                self._hand_over(peer, c, act, same.report.result or b"")
                 return
-            else:
-                refusal = self._rival(act)
+            refusal = same
         if refusal is None:
             refusal = self._priced_again(act)
         if refusal is not None:
