@@ -191,6 +191,7 @@ class Node:
             linked=lambda: {peer.id: peer.clock_offset_s or 0.0 for peer in self.driver.peers().values()},
             name_of=self.look.name_of,
             now_s=clock.boot_s,
+            may_hear=lambda peer, kind: any(self.may(peer, act, kind) for act in ("announce", "perform", "approve")),
             fresh_until_s=lambda: self.started_s + FRESH_S,
         )
         self.executor: Executor
