@@ -13,7 +13,6 @@ from meshagent.core.acts import (
     Refuse,
     RejectProposal,
     Reserve,
-    TaskRecord,
 )
 from meshagent.core.contract_net.clearing import within_tolerance
 from meshagent.core.contract_net.contract import Contract
