@@ -110,7 +110,7 @@ async def show_peers(screen: Screen, flags: Mapping[str, tuple[str, object]]) ->
         document = await desk.ask(pb.PeersRequest())
         visiting = desk.visiting
     rows = [_peer_row(peer) for peer in document["peers"]]
-    header = ("NAME", "ID", "STATE", "ROLES", "BATTERY", "QUEUE", "LINK", "SEEN")
+    header = ("NAME", "ID", "STATE", "ROLES", "BATTERY", "QUEUE", "LINK", "SEEN", "")
     text = table(header, rows, right=[4, 5, 7]) if rows else "nobody is in reach"
     screen.answer(document, text)
     if not rows:
@@ -124,13 +124,8 @@ def _peer_row(peer: Mapping[str, Any]) -> tuple[str, ...]:
     alive = peer["state"] == "alive"
     soc = peer.get("battery_soc")
     rtt = peer.get("rtt_s")
-    link = (
-        f"direct {rtt * 1000:.1f} ms"
-        if alive and rtt is not None
-        else "direct"
-        if alive
-        else clean(peer.get("why") or "-")
-    )
+    why, _, sentence = clean(peer.get("why") or "-").partition(": ")
+    link = f"direct {rtt * 1000:.1f} ms" if alive and rtt is not None else "direct" if alive else why
     since = peer.get("linked_s") if alive else peer.get("lost_s")
     roles = " ".join(clean(role) for role in peer["roles"]) or ("visitor" if peer.get("visitor") else "-")
     return (
@@ -142,6 +137,7 @@ def _peer_row(peer: Mapping[str, Any]) -> tuple[str, ...]:
         str(peer["queue"]) if peer.get("queue") is not None else "-",
         link,
         duration(since) if since is not None else "-",
+        "" if alive else sentence,
     )
 
 

@@ -702,6 +702,11 @@ class Links:
         """What was dropped, by reason and link."""
         return self._gate.rejections
 
+    @property
+    def signatures(self) -> tuple[int, int]:
+        """How many were made, and how many checked: one a turn and peer, not one a message."""
+        return self._sealer.signatures_made, self._gate.signatures_checked
+
 
 def _notices(lists: Iterable[bytes]) -> list[RevocationNotice]:
     """As few notices as hold all `lists`; a list that no message holds was refused when it was merged."""

@@ -109,6 +109,7 @@ class Look:
         soc = node.battery.soc()
         capacity = node.ledger.capacity
         credential = node.identity.credential
+        made, checked = node.driver.links.signatures
         return {
             "schema": "meshagent.status/1",
             "id": node.id,
@@ -121,6 +122,7 @@ class Look:
             "failed": str(node.failed) if node.failed is not None else None,
             "listen_port": getattr(node.transport, "listen_port", None),
             "peers": {"alive": len(alive), "lost": len(node.views) - len(alive)},
+            "links": {"signatures_made": made, "signatures_checked": checked},
             "clock_offset_s": round(offsets[len(offsets) // 2], 4) if offsets else None,
             "agents": [self._agent(agent) for agent in node.hosted],
             "contracts": [task for task in self.tasks()["tasks"] if task["holder"] == node.id],

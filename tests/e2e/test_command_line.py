@@ -129,6 +129,7 @@ def test_ctrl_c_withdraws_what_a_visitor_asked_for(shared: Cli) -> None:
 def test_status_and_peers_of_a_named_node(shared: Cli) -> None:
     status = shared("status", "--dev", "--node", "bob", "--json").document
     assert (status["schema"], status["name"], status["fleet"]) == ("meshagent.status/1", "bob", "dev")
+    assert min(status["links"]["signatures_made"], status["links"]["signatures_checked"]) > 0
     assert "performs" in shared("status", "--dev", "--node", "bob").out
     peers = shared("peers", "--dev", "--node", "bob", "--json").document["peers"]
     assert [peer["name"] for peer in peers if peer["state"] == "alive"] == ["ann"]
