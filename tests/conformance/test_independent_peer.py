@@ -432,6 +432,9 @@ def test_what_the_node_does_not_know_is_answered_as_the_document_says() -> None:
             unbound = wire.write_message("TaskRecord", **record)
             await peer.say("Cfp", **squat.ids, record=unbound, reply_within_ms=400)
             assert (await peer.hear("NotUnderstood"))["act"] == 16
+            foreign = asking.epoch[:8] + wire.key_of(node.id) + peer.boot
+            await peer.say("Cfp", task=squat.task, epoch=foreign, record=squat.record, reply_within_ms=400)
+            assert (await peer.hear("NotUnderstood"))["epoch"] == foreign, "an epoch belongs to who asks"
             node.answer = Decline(Reason.BATTERY, "18 % left")
             await peer.say("Cfp", **squat.ids, record=squat.record, reply_within_ms=400)
             declined = await peer.hear("Refuse")
