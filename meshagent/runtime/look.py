@@ -189,7 +189,7 @@ class Look:
                     "clock_offset_s": peer.clock_offset_s,
                 }
             )
-        return {"schema": "meshagent.peers/1", "peers": rows}
+        return {"schema": "meshagent.peers/1", "up_s": round(now_s - node.started_s, 3), "peers": rows}
 
     def tasks(self, *, everything: bool = False) -> dict[str, Any]:
         """`meshagent.tasks/1`: what this node asked for and what it holds; `everything`: ended tasks too."""
