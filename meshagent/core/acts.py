@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from meshagent.types import Delivery, Durability, Epoch, InDoubt, NodeId, Reason, TaskId
+from meshagent.types import Delivery, Durability, Epoch, InDoubt, NodeId, Reason, TaskId, TaskState
 
 MAX_SPEC_BYTES: Final = 32 * 1024
 MAX_RESULT_BYTES: Final = 48 * 1024
@@ -48,14 +48,24 @@ class Performative(StrEnum):
     POINT_OF_NO_RETURN_RECORDED = "point_of_no_return_recorded"
     QUERY_STATUS = "query_status"
     ACKNOWLEDGE = "acknowledge"
+    # between the owner of a task and its custodians, and among these (a synod a task)
+    PREPARE = "prepare"
+    PROMISE = "promise"
+    ACCEPT = "accept"
+    ACCEPTED = "accepted"
+    NACK = "nack"
+    OUTCOME = "outcome"
+    OUTCOME_KNOWN = "outcome_known"
+    INQUIRE = "inquire"
+    STANDING = "standing"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRecord:
     """What is asked; written once by the initiator, the same bytes for every call and award.
 
-    `task == task_id_of(initiator, boot, nonce)`; a participant checks it and that the sender is the initiator
-    (or, later, a custodian named in the record).
+    `task == task_id_of(initiator, boot, nonce)`; a participant checks it and that the sender is the initiator or a
+    custodian named here, which proves itself by `seal`.
     """
 
     task: TaskId
@@ -73,8 +83,10 @@ class TaskRecord:
     parent: TaskId | None = None
     approval: bool = False
     custodians: tuple[NodeId, ...] = ()
-    """Frozen set Q (PROTOCOL-DESIGN rule 2). Empty until custody exists: the initiator alone keeps the task."""
+    """Frozen set Q (PROTOCOL-DESIGN rule 2), chosen at submission. Empty: the initiator alone keeps the task."""
     custodian_generation: int = 0
+    seal: bytes = b""
+    """The initiator's signature over `core.custody.record_digest`; present where custodians are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,6 +314,118 @@ class NotUnderstood:
     detail: str = ""
 
 
+# ---- custody: the owner of a task and its custodians (core/contract_net/custody.py)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepare:
+    """I want to own this task under the ballot `epoch`: promise to listen to no lower one, and say what you accepted."""
+
+    task: TaskId
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """No lower epoch than `epoch` any more. What was accepted last, and for how long its holder may still act."""
+
+    task: TaskId
+    epoch: Epoch
+    ballot: Epoch
+    """Of what was accepted; among several promises the highest (ballot, accepted, version) counts."""
+    accepted: Epoch
+    version: int
+    holder: NodeId | None
+    point_of_no_return: bool
+    cancelled: bool
+    grant_ms: int
+    """Remaining grant: nobody else may be committed before it is over."""
+    mark: int
+    """The custodian's journal high-water mark, for others to remember (rule 11)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accept:
+    """Write this down: `epoch` is the award's, `version` counts within it, `ballot` is what the sender was promised.
+
+    `record` is there until the custodian is known to have it; `first` alone may open a register: it says that nothing
+    was awarded yet."""
+
+    task: TaskId
+    epoch: Epoch
+    ballot: Epoch
+    version: int
+    record: TaskRecord | None
+    first: bool
+    holder: NodeId | None
+    point_of_no_return: bool
+    cancelled: bool
+    lease_ms: int
+    adopts: bool = False
+    """The holder goes on from an earlier epoch: its lease is the one it has, so this grants none."""
+    within_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """Persisted here."""
+
+    task: TaskId
+    epoch: Epoch
+    version: int
+    mark: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nack:
+    """No: STALE_EPOCH with what is promised here, UNKNOWN_TASK, QUARANTINED, or BUSY."""
+
+    task: TaskId
+    epoch: Epoch
+    reason: Reason
+    promised: Epoch | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The task has ended so. Resent until `OutcomeKnown`, which whoever persisted it says."""
+
+    task: TaskId
+    epoch: Epoch
+    state: TaskState
+    holder: NodeId | None = None
+    result: bytes | None = None
+    reason: Reason | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutcomeKnown:
+    """The outcome is persisted here."""
+
+    task: TaskId
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inquire:
+    """I was away: what do you know of this task, and what of my journal?"""
+
+    task: TaskId
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """The answer where no outcome is known: `epoch` is the highest one promised here, `remembered` the highest mark
+    of the asker's journal that was seen here."""
+
+    task: TaskId
+    epoch: Epoch
+    known: bool
+    remembered: int
+
+
 Act = (
     Cfp
     | Propose
@@ -324,6 +448,15 @@ Act = (
     | QueryStatus
     | Acknowledge
     | NotUnderstood
+    | Prepare
+    | Promise
+    | Accept
+    | Accepted
+    | Nack
+    | Outcome
+    | OutcomeKnown
+    | Inquire
+    | Standing
 )
 
 PERFORMATIVE_OF: Final[dict[type, Performative]] = {
@@ -348,6 +481,15 @@ PERFORMATIVE_OF: Final[dict[type, Performative]] = {
     QueryStatus: Performative.QUERY_STATUS,
     Acknowledge: Performative.ACKNOWLEDGE,
     NotUnderstood: Performative.NOT_UNDERSTOOD,
+    Prepare: Performative.PREPARE,
+    Promise: Performative.PROMISE,
+    Accept: Performative.ACCEPT,
+    Accepted: Performative.ACCEPTED,
+    Nack: Performative.NACK,
+    Outcome: Performative.OUTCOME,
+    OutcomeKnown: Performative.OUTCOME_KNOWN,
+    Inquire: Performative.INQUIRE,
+    Standing: Performative.STANDING,
 }
 
 FROM_INITIATOR: Final = frozenset(

@@ -63,6 +63,7 @@ class Tag(Enum):
     JOIN_REQUEST = b"meshagent/join/v1\0"
     REVOCATION = b"meshagent/revocation/v1\0"
     SUB_KEY = b"meshagent/subkey/v1\0"
+    TASK_RECORD = b"meshagent/task-record/v1\0"
 
 
 class SubKeyPurpose(Enum):

@@ -14,6 +14,7 @@ Absent here: what acts mean (`core/contract_net`), links and signatures (links.p
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import logging
 import os
@@ -23,7 +24,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
 
-from meshagent.core.acts import FROM_INITIATOR, PERFORMATIVE_OF, NotUnderstood
+from meshagent.core.acts import FROM_INITIATOR, PERFORMATIVE_OF, NotUnderstood, TaskRecord
 from meshagent.core.bodies import Body, EventMessage, Profile, StoryQuery, StoryReply
 from meshagent.core.clock import RESERVE_MS, HybridClock, stamp_wall_s
 from meshagent.core.contract_net.initiator import Initiator
@@ -57,19 +58,30 @@ from meshagent.core.contract_net.interface import (
     WorkEnded,
 )
 from meshagent.core.contract_net.participant import Participant
-from meshagent.core.contract_net.records import CONTRACTED, INITIATED, ContractRecord, InitiatorRecord
+from meshagent.core.contract_net.records import (
+    CONTRACTED,
+    CUSTODY,
+    INITIATED,
+    MARKS,
+    ContractRecord,
+    InitiatorRecord,
+    MarkRecord,
+    RegisterRecord,
+)
+from meshagent.core.custody import choose_custodians, record_digest, wants_custodians
 from meshagent.core.ports import Append, Authority, Clock, Journal, Put, Transport
 from meshagent.core.seldom import Seldom
 from meshagent.errors import JournalError, LocalProtocolError
 from meshagent.identity.book import CredentialBook
 from meshagent.identity.device import DeviceIdentity
 from meshagent.identity.envelope import make_boot
+from meshagent.identity.keys import BadSignatureError, Tag, verify
 from meshagent.runtime.codec import RecordCodec
 from meshagent.runtime.links import Links, LinksConfig
 from meshagent.runtime.notes import encode_notes
 from meshagent.runtime.ports import Observer, Peer, WorkHost
 from meshagent.runtime.supervise import Raised, attempt
-from meshagent.types import NodeId, TaskId
+from meshagent.types import NodeId, TaskId, public_key_of
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +122,7 @@ class DriverConfig:
 @functools.cache
 def _record_codec() -> RecordCodec:
     """Compiled once a process, not at import: it costs milliseconds, and the simulator makes thousands of drivers."""
-    return RecordCodec(InitiatorRecord, ContractRecord)
+    return RecordCodec(InitiatorRecord, ContractRecord, RegisterRecord, MarkRecord)
 
 
 class _Own:
@@ -240,9 +252,12 @@ class Driver:
         self.links.restore(self._journal)
         self.directory = PeerDirectory(self.me, self.links.peers, self._authority)
         self.directory.own(profile.kinds)
+        self._visitor = profile.visitor
         contract = self._config.contract
-        self.initiator = Initiator(self.me, self.boot, contract, self._rng, self.directory)
-        self.participant = Participant(self.me, self.boot, contract, self._bidder, self._authority)
+        self.initiator = Initiator(self.me, self.boot, contract, self._rng, self.directory, bears_its_seal)
+        self.participant = Participant(
+            self.me, self.boot, contract, self._bidder, self._authority, bears_its_seal
+        )
         self._running = True
         self._restored = self._restore(now_s)
         await self._transport.start(self.links)
@@ -252,6 +267,11 @@ class Driver:
     def _restore(self, now_s: float) -> list[Effect]:
         effects: list[Effect] = []
         decode = self._records.decode
+        effects += self.initiator.restore_custody(
+            [decode(raw) for raw in self._journal.load(CUSTODY).values()],
+            {node: decode(raw) for node, raw in self._journal.load(MARKS).items()},
+            now_s,
+        )
         effects += self.initiator.restore([decode(raw) for raw in self._journal.load(INITIATED).values()], now_s=now_s)
         effects += self.participant.restore(
             [decode(raw) for raw in self._journal.load(CONTRACTED).values()], now_s=now_s
@@ -298,6 +318,24 @@ class Driver:
         if event.record.initiator != self.me:
             raise LocalProtocolError("a node submits its own tasks alone")
         self.feed(event)
+
+    def entrusted(self, record: TaskRecord, k: int) -> TaskRecord:
+        """`record` with its `k` custodians, chosen from the members of now, and this node's seal over the whole.
+
+        Visitors keep nothing: they are gone when their command has ended. Nobody else here: the record as it is.
+        """
+        if not k or not wants_custodians(record.durability):
+            return record
+        members = [
+            peer.id for peer in self.links.peers.values() if peer.profile is not None and not peer.profile.visitor
+        ]
+        chosen = choose_custodians(record.task, self.me, members, k)
+        if self._visitor:
+            chosen = tuple([one for one in chosen if one != self.me])
+        if not chosen:
+            return record
+        named = dataclasses.replace(record, custodians=chosen)
+        return dataclasses.replace(named, seal=self._identity.key.sign(Tag.TASK_RECORD, record_digest(named)))
 
     def set_profile(self, profile: Profile) -> None:
         """Say to everybody what this node offers now."""
@@ -616,6 +654,15 @@ class Driver:
             self._timer.cancel()
         self._timer_at_s = at_s
         self._timer = self._loop.call_at(at_s, self._on_timer)
+
+
+def bears_its_seal(record: TaskRecord) -> bool:
+    """Whether the asker that `record` names has signed it as it is."""
+    try:
+        verify(public_key_of(record.initiator), Tag.TASK_RECORD, record_digest(record), record.seal)
+    except (BadSignatureError, ValueError):
+        return False
+    return True
 
 
 def _set_back_s(bound: int, clock: Clock) -> float:

@@ -550,7 +550,7 @@ class Node:
                 next_step="the credential, or [permissions] announce, must name it: meshagent fleet show",
             )
         nonce = self._random_bytes(NONCE_BYTES)
-        return TaskRecord(
+        record = TaskRecord(
             task=task_id_of(self.id, self.driver.boot, nonce),
             initiator=self.id,
             boot=self.driver.boot,
@@ -565,6 +565,7 @@ class Node:
             parent=request.parent,
             approval=request.approval,
         )
+        return self.driver.entrusted(record, self.settings.custodians)
 
     def _body_waits_for(self, record: TaskRecord) -> bool:
         """Is an ancestor of the task being done here, in its place?"""

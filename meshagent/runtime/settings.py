@@ -48,6 +48,8 @@ class NodeSettings:
     """State of charge where no battery can be read; None: what the system shows."""
     visitor: bool = False
     """A node for the length of one command: offers nothing."""
+    custodians: int = 3
+    """How many others keep a replicated task; 0: its asker alone does."""
     journal_sync: str = "full"
     fleet: str = ""
     """Name of the fleet, for people."""

@@ -17,6 +17,8 @@ from meshagent.core.acts import (
     MAX_SPEC_BYTES,
     MAX_TEXT_CHARS,
     PERFORMATIVE_OF,
+    Accept,
+    Accepted,
     AcceptProposal,
     Acknowledge,
     Act,
@@ -29,10 +31,16 @@ from meshagent.core.acts import (
     Failure,
     Forfeit,
     Inform,
+    Inquire,
+    Nack,
     NotUnderstood,
+    Outcome,
+    OutcomeKnown,
     PassPointOfNoReturn,
     Performative,
     PointOfNoReturnRecorded,
+    Prepare,
+    Promise,
     Propose,
     QueryStatus,
     Refuse,
@@ -40,10 +48,11 @@ from meshagent.core.acts import (
     Renew,
     Renewed,
     Reserve,
+    Standing,
     TaskRecord,
 )
 from meshagent.core.bodies import Rejections
-from meshagent.types import Delivery, Durability, InDoubt, Reason, TaskId
+from meshagent.types import Delivery, Durability, Epoch, InDoubt, NodeId, Reason, TaskId, TaskState
 from meshagent.wire import ids
 from meshagent.wire.errors import DecodeError, EncodeError
 from meshagent.wire.v1 import contract_pb2 as pb
@@ -60,6 +69,7 @@ MAX_REJECTIONS: Final = 64
 REJECTION_BYTES: Final = ids.TASK_BYTES + ids.EPOCH_BYTES
 BOOT_BYTES: Final = 16
 NONCE_BYTES: Final = 16
+SEAL_BYTES: Final = 64
 
 REMEMBERED_RECORDS: Final = 512
 REMEMBERED_RECORD_BYTES: Final = 4096
@@ -82,6 +92,10 @@ _DURABILITY_NUMBER: Final[dict[Durability, Any]] = {
     one: pb.Durability.Value(f"DURABILITY_{one.name}") for one in Durability
 }
 _NUMBER_DURABILITY: Final = {number: one for one, number in _DURABILITY_NUMBER.items()}
+_STATE_NUMBER: Final[dict[TaskState, Any]] = {
+    one: pb.TaskState.Value(f"TASK_STATE_{one.name}") for one in TaskState if one.terminal
+}
+_NUMBER_STATE: Final = {number: one for one, number in _STATE_NUMBER.items()}
 
 _record_bytes: dict[str, tuple[TaskRecord, bytes]] = {}
 _records: dict[bytes, TaskRecord] = {}
@@ -165,6 +179,8 @@ def encode_record(record: TaskRecord) -> bytes:
         raise EncodeError(f"a priority lies within {-MAX_PRIORITY} and {MAX_PRIORITY}, not at {record.priority}")
     if len(record.custodians) > MAX_CUSTODIANS:
         raise EncodeError(f"a task has at most {MAX_CUSTODIANS} custodians")
+    if len(record.seal) not in (0, SEAL_BYTES):
+        raise EncodeError(f"a seal has {SEAL_BYTES} bytes")
     raw = pb.TaskRecord(
         task=ids.task_bytes(record.task),
         initiator=ids.node_bytes(record.initiator),
@@ -181,6 +197,7 @@ def encode_record(record: TaskRecord) -> bytes:
         approval=record.approval,
         custodians=[ids.node_bytes(one) for one in record.custodians],
         custodian_generation=record.custodian_generation,
+        seal=record.seal,
     ).SerializeToString()
     if len(raw) <= REMEMBERED_RECORD_BYTES:
         if len(_record_bytes) >= REMEMBERED_RECORDS:
@@ -213,6 +230,10 @@ def decode_record(raw: bytes) -> TaskRecord:
         raise DecodeError("the priority is out of range")
     if len(m.custodians) > MAX_CUSTODIANS:
         raise DecodeError("too many custodians")
+    if len(set(m.custodians)) != len(m.custodians):
+        raise DecodeError("a custodian is named twice")
+    if len(m.seal) != (SEAL_BYTES if m.custodians else 0):
+        raise DecodeError("a seal of another length")
     delivery, in_doubt = _NUMBER_DELIVERY.get(m.delivery), _NUMBER_IN_DOUBT.get(m.in_doubt)
     durability = _NUMBER_DURABILITY.get(m.durability)
     if delivery is None or in_doubt is None or durability is None:
@@ -234,6 +255,7 @@ def decode_record(raw: bytes) -> TaskRecord:
         approval=m.approval,
         custodians=tuple(ids.node_id(one) for one in m.custodians),
         custodian_generation=m.custodian_generation,
+        seal=m.seal,
     )
     if len(raw) <= REMEMBERED_RECORD_BYTES:
         if len(_records) >= REMEMBERED_RECORDS:
@@ -423,6 +445,78 @@ def join_rejections(parts: Sequence[bytes]) -> bytes:
     return raw
 
 
+def _node_or_none(node: NodeId | None) -> bytes:
+    return b"" if node is None else ids.node_bytes(node)
+
+
+def _promise(a: Promise) -> bytes:
+    return pb.Promise(
+        task=ids.task_bytes(a.task),
+        epoch=ids.epoch_bytes(a.epoch),
+        accepted=ids.epoch_bytes(a.accepted),
+        version=a.version,
+        holder=_node_or_none(a.holder),
+        point_of_no_return=a.point_of_no_return,
+        cancelled=a.cancelled,
+        grant_ms=_out_ms(a.grant_ms, "grant_ms"),
+        mark=a.mark,
+        ballot=ids.epoch_bytes(a.ballot),
+    ).SerializeToString()
+
+
+def _accept(a: Accept) -> bytes:
+    return pb.Accept(
+        task=ids.task_bytes(a.task),
+        epoch=ids.epoch_bytes(a.epoch),
+        version=a.version,
+        record=b"" if a.record is None else encode_record(a.record),
+        first=a.first,
+        holder=_node_or_none(a.holder),
+        point_of_no_return=a.point_of_no_return,
+        cancelled=a.cancelled,
+        lease_ms=_out_ms(a.lease_ms, "lease_ms"),
+        within_ms=_out_ms(a.within_ms, "within_ms"),
+        adopts=a.adopts,
+        ballot=ids.epoch_bytes(a.ballot),
+    ).SerializeToString()
+
+
+def _accepted(a: Accepted) -> bytes:
+    return pb.Accepted(
+        task=ids.task_bytes(a.task), epoch=ids.epoch_bytes(a.epoch), version=a.version, mark=a.mark
+    ).SerializeToString()
+
+
+def _nack(a: Nack) -> bytes:
+    promised: Epoch | None = a.promised
+    return pb.Nack(
+        task=ids.task_bytes(a.task),
+        epoch=ids.epoch_bytes(a.epoch),
+        reason=_REASON_NUMBER[a.reason],
+        promised=b"" if promised is None else ids.epoch_bytes(promised),
+    ).SerializeToString()
+
+
+def _outcome(a: Outcome) -> bytes:
+    if a.state not in _STATE_NUMBER:
+        raise EncodeError("an outcome has a final state")
+    return pb.Outcome(
+        task=ids.task_bytes(a.task),
+        epoch=ids.epoch_bytes(a.epoch),
+        state=_STATE_NUMBER[a.state],
+        holder=_node_or_none(a.holder),
+        result=None if a.result is None else _out_bytes(a.result, MAX_RESULT_BYTES, "a result"),
+        reason=None if a.reason is None else _REASON_NUMBER[a.reason],
+        detail=a.detail[:MAX_TEXT_CHARS],
+    ).SerializeToString()
+
+
+def _standing(a: Standing) -> bytes:
+    return pb.Standing(
+        task=ids.task_bytes(a.task), epoch=ids.epoch_bytes(a.epoch), known=a.known, remembered=a.remembered
+    ).SerializeToString()
+
+
 ENCODERS: Final[dict[type, Callable[[Any], bytes]]] = {
     Cfp: _cfp,
     Propose: _propose,
@@ -445,6 +539,15 @@ ENCODERS: Final[dict[type, Callable[[Any], bytes]]] = {
     PointOfNoReturnRecorded: _plain(pb.PointOfNoReturnRecorded),
     QueryStatus: _plain(pb.QueryStatus),
     Acknowledge: _acknowledge,
+    Prepare: _plain(pb.Prepare),
+    Promise: _promise,
+    Accept: _accept,
+    Accepted: _accepted,
+    Nack: _nack,
+    Outcome: _outcome,
+    OutcomeKnown: _plain(pb.OutcomeKnown),
+    Inquire: _plain(pb.Inquire),
+    Standing: _standing,
 }
 
 
@@ -510,6 +613,84 @@ def _to_accept_proposal(m: pb.AcceptProposal) -> AcceptProposal:
         within_ms=_ms(m.within_ms, "within_ms") if m.HasField("within_ms") else None,
         checkpoint=_bytes(m.checkpoint, MAX_CHECKPOINT_BYTES, "a checkpoint") if m.HasField("checkpoint") else None,
         checkpoint_version=_count(m.checkpoint_version, "checkpoint_version"),
+    )
+
+
+def _maybe_node(raw: bytes) -> NodeId | None:
+    return ids.node_id(raw) if raw else None
+
+
+def _to_promise(m: pb.Promise) -> Promise:
+    return Promise(
+        task=ids.task_id(m.task),
+        epoch=ids.epoch(m.epoch),
+        accepted=ids.epoch(m.accepted),
+        version=_count(m.version, "version"),
+        holder=_maybe_node(m.holder),
+        point_of_no_return=m.point_of_no_return,
+        cancelled=m.cancelled,
+        grant_ms=_ms(m.grant_ms, "grant_ms"),
+        mark=_count(m.mark, "mark"),
+        ballot=ids.epoch(m.ballot),
+    )
+
+
+def _to_accept(m: pb.Accept) -> Accept:
+    return Accept(
+        task=ids.task_id(m.task),
+        epoch=ids.epoch(m.epoch),
+        version=_count(m.version, "version"),
+        record=decode_record(m.record) if m.record else None,
+        first=m.first,
+        holder=_maybe_node(m.holder),
+        point_of_no_return=m.point_of_no_return,
+        cancelled=m.cancelled,
+        lease_ms=_ms(m.lease_ms, "lease_ms"),
+        within_ms=_ms(m.within_ms, "within_ms") if m.HasField("within_ms") else None,
+        adopts=m.adopts,
+        ballot=ids.epoch(m.ballot),
+    )
+
+
+def _to_accepted(m: pb.Accepted) -> Accepted:
+    return Accepted(
+        task=ids.task_id(m.task),
+        epoch=ids.epoch(m.epoch),
+        version=_count(m.version, "version"),
+        mark=_count(m.mark, "mark"),
+    )
+
+
+def _to_nack(m: pb.Nack) -> Nack:
+    return Nack(
+        task=ids.task_id(m.task),
+        epoch=ids.epoch(m.epoch),
+        reason=_reason(m.reason),
+        promised=ids.epoch(m.promised) if m.promised else None,
+    )
+
+
+def _to_outcome(m: pb.Outcome) -> Outcome:
+    state = _NUMBER_STATE.get(m.state)
+    if state is None:
+        raise DecodeError("an outcome has a final state")
+    return Outcome(
+        task=ids.task_id(m.task),
+        epoch=ids.epoch(m.epoch),
+        state=state,
+        holder=_maybe_node(m.holder),
+        result=_bytes(m.result, MAX_RESULT_BYTES, "a result") if m.HasField("result") else None,
+        reason=_reason(m.reason) if m.reason else None,
+        detail=_text(m.detail),
+    )
+
+
+def _to_standing(m: pb.Standing) -> Standing:
+    return Standing(
+        task=ids.task_id(m.task),
+        epoch=ids.epoch(m.epoch),
+        known=m.known,
+        remembered=_count(m.remembered, "remembered"),
     )
 
 
@@ -641,5 +822,14 @@ DECODERS: Final[dict[int, tuple[Callable[[bytes], Any], Callable[[Any], Act | Re
         (PointOfNoReturnRecorded, pb.PointOfNoReturnRecorded.FromString, _to_plain(PointOfNoReturnRecorded)),
         (QueryStatus, pb.QueryStatus.FromString, _to_plain(QueryStatus)),
         (Acknowledge, pb.Acknowledge.FromString, _to_acknowledge),
+        (Prepare, pb.Prepare.FromString, _to_plain(Prepare)),
+        (Promise, pb.Promise.FromString, _to_promise),
+        (Accept, pb.Accept.FromString, _to_accept),
+        (Accepted, pb.Accepted.FromString, _to_accepted),
+        (Nack, pb.Nack.FromString, _to_nack),
+        (Outcome, pb.Outcome.FromString, _to_outcome),
+        (OutcomeKnown, pb.OutcomeKnown.FromString, _to_plain(OutcomeKnown)),
+        (Inquire, pb.Inquire.FromString, _to_plain(Inquire)),
+        (Standing, pb.Standing.FromString, _to_standing),
     )
 }

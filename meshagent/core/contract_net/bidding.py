@@ -20,6 +20,7 @@ from meshagent.core.contract_net.interface import Noted
 from meshagent.core.contract_net.participant_base import Fact
 from meshagent.core.contract_net.records import MAX_CHECKPOINT_VERSION, Report, Stage
 from meshagent.core.contract_net.working import Working
+from meshagent.core.custody import may_own
 from meshagent.types import NodeId, Reason, task_id_of
 
 MAX_LEASE_S: Final = 600.0
@@ -76,12 +77,14 @@ class Bidding(Working):
 
     def _is_bound(self, peer: NodeId, act: AcceptProposal | Cfp) -> bool:
         record = act.record
-        if record.initiator != peer or record.task != act.task:
+        if not may_own(record, peer) or record.task != act.task:
             return False
         try:
-            return record.task == task_id_of(record.initiator, record.boot, record.nonce)
+            bound = record.task == task_id_of(record.initiator, record.boot, record.nonce)
         except ValueError:
             return False
+        # A custodian proves whose task it goes on with; the asker has signed the very message.
+        return bound and (record.initiator == peer or self._authentic(record))
 
     def _answered_from_store(self, c: Contract, act: Cfp) -> bool:
         """A call for a task that we know already."""
@@ -90,7 +93,11 @@ class Bidding(Working):
             self._send(c.initiator, refusal)
             return True
         if c.has_result:
-            self._send_report(c)
+            if act.epoch.owner != c.epoch.owner:
+                # Another owner than the one it was done for: it awards us, and gets the result as the answer.
+                self._send(c.initiator, self._stored_offer(act))
+            else:
+                self._send_report(c)
             return True
         if c.stage is Stage.EXECUTING:
             # We are at it. at_least_once: the renewal lets the initiator adopt us instead of calling further.
@@ -114,7 +121,7 @@ class Bidding(Working):
         detail = ""
         if self._draining:
             reason, detail = Reason.DRAINING, "this node is leaving"
-        elif not self._authority(peer, "announce", kind):
+        elif not self._authority(act.record.initiator, "announce", kind):
             reason, detail = Reason.PERMISSION, "its credential does not let the initiator announce this kind"
         elif not self._authority(self._me, "perform", kind):
             reason, detail = Reason.PERMISSION, "this device may not perform this kind"

@@ -244,8 +244,12 @@ class Calling(InitiatorBase):
         self._note(u, "refuse", peer, facts)
         u.refusals[peer] = (act, evidence)
         u.owing.pop(peer, None)
-        if act.reason is Reason.STALE_EPOCH and act.seen is not None and act.seen.owner == self._me:
-            # It has seen a later epoch of ours: our journal is the older one. Go above it.
+        if (
+            act.reason is Reason.STALE_EPOCH
+            and act.seen is not None
+            and (act.seen.owner == self._me or u.record.custodians)
+        ):
+            # It has seen a later epoch of ours, whose journal is the older one, or of an owner before us. Go above it.
             if 0 <= act.seen.counter - u.epoch.counter <= MAX_EPOCH_JUMP:
                 u.epoch = Epoch(act.seen.counter, self._me, self._boot)
         elif act.reason is Reason.STALE_BID and priced and peer not in u.repriced:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from meshagent.core.acts import AcceptProposal, Act, Failure, Forfeit, Inform, Performative, TaskRecord
 from meshagent.core.contract_net.records import ContractRecord, Report, Stage
 from meshagent.core.contract_net.undertaking import Renewals
+from meshagent.core.custody import votes
 from meshagent.types import Delivery, Epoch, NodeId, Reason, TaskId
 
 SENT_KEPT = 8
@@ -16,6 +17,7 @@ class Contract:
 
     __slots__ = (
         "acknowledged",
+        "acknowledged_by",
         "answers_until_s",
         "award",
         "cancelled_under",
@@ -24,6 +26,7 @@ class Contract:
         "checkpoint_version",
         "epoch",
         "fence",
+        "granted",
         "initiator",
         "keep_until_s",
         "lease_ended",
@@ -31,6 +34,7 @@ class Contract:
         "lease_until_s",
         "note",
         "pnr",
+        "pnr_kept",
         "pnr_wanted",
         "progress_permille",
         "record",
@@ -50,6 +54,7 @@ class Contract:
     def __init__(self, task: TaskId, initiator: NodeId, epoch: Epoch, stage: Stage) -> None:
         self.task = task
         self.initiator = initiator
+        """Its present owner: the asker, or a custodian that goes on with it."""
         self.record: TaskRecord | None = None
         self.epoch = epoch
         self.run_epoch = epoch
@@ -66,9 +71,12 @@ class Contract:
         self.sent: dict[int, float] = {}
         """First sending of each renewal that may still be echoed."""
         self.renewals = Renewals()
+        self.granted: dict[NodeId, float] = {}
+        """Custodian -> first sending of the latest renewal that it granted."""
         # the work
         self.pnr = False
         self.pnr_wanted = False
+        self.pnr_kept: set[NodeId] = set()
         self.progress_permille = 0
         self.note = ""
         self.checkpoint: bytes | None = None
@@ -81,6 +89,7 @@ class Contract:
         # the end
         self.report: Report | None = None
         self.acknowledged = False
+        self.acknowledged_by: set[NodeId] = set()
         self.resend_at_s = 0.0
         self.resend_delay_s = 0.0
         self.keep_until_s = 0.0
@@ -90,6 +99,15 @@ class Contract:
     def repeatable(self) -> bool:
         """Doing it twice does no harm."""
         return self.record is not None and self.record.delivery is Delivery.AT_LEAST_ONCE
+
+    @property
+    def custodians(self) -> tuple[NodeId, ...]:
+        return () if self.record is None else self.record.custodians
+
+    @property
+    def voted(self) -> bool:
+        """Its custodians grant its lease, not its owner."""
+        return self.record is not None and votes(self.record)
 
     @property
     def has_result(self) -> bool:

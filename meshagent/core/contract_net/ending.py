@@ -10,6 +10,7 @@ from meshagent.core.contract_net.initiator_base import Fact
 from meshagent.core.contract_net.interface import DoubtResolved, Evidence
 from meshagent.core.contract_net.records import MAX_CHECKPOINT_VERSION, Phase
 from meshagent.core.contract_net.undertaking import Undertaking
+from meshagent.core.custody import may_own
 from meshagent.types import Epoch, NodeId, Reason, TaskState
 
 MAX_FAILURES: Final = 3
@@ -125,14 +126,23 @@ class Ending(Calling):
 
     def _release(self, u: Undertaking, peer: NodeId, epoch: Epoch) -> bool:
         """`peer` has stopped under `epoch`. True where that was the epoch the task hangs on."""
+        if u.record.custodians:
+            u.stopped_under[peer] = max(epoch, u.stopped_under.get(peer, epoch))
         if (epoch >= u.awards[peer] or epoch == u.former) and peer in u.owing:
             del u.owing[peer]
             self._dirty[u.task] = u
-        hangs_on = u.phase in (Phase.AWARDING, Phase.COMMITTED, Phase.IN_DOUBT, Phase.CANCELLING)
+        hangs_on = u.phase in (
+            Phase.AWARDING,
+            Phase.ACCEPTING,
+            Phase.COMMITTED,
+            Phase.IN_DOUBT,
+            Phase.CANCELLING,
+        )
         return hangs_on and peer == u.holder and epoch in (u.epoch, u.former)
 
     def _was_awarded(self, u: Undertaking, peer: NodeId, epoch: Epoch) -> bool:
-        return epoch.owner == self._me and epoch <= u.awards[peer]
+        mine = epoch.owner == self._me or (bool(u.record.custodians) and may_own(u.record, epoch.owner))
+        return mine and epoch <= u.awards[peer]
 
     # ---- doubt
 

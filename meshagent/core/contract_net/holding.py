@@ -7,6 +7,7 @@ from meshagent.core.contract_net.ending import Ending
 from meshagent.core.contract_net.interface import Evidence, TaskChanged
 from meshagent.core.contract_net.records import Phase
 from meshagent.core.contract_net.undertaking import Renewals, Undertaking
+from meshagent.core.custody import votes
 from meshagent.types import Epoch, NodeId
 
 
@@ -25,7 +26,8 @@ class Holding(Ending):
                 return
         if u.repeatable and peer in u.owing:
             # Healthy after all: its work goes on under a new epoch, unless somebody else is awarded already (rule 3).
-            before_award = u.phase in (Phase.CALLING, Phase.BACKOFF) and act.epoch == u.awards[peer]
+            known = act.epoch == u.awards[peer] or (bool(u.record.custodians) and act.epoch <= u.awards[peer])
+            before_award = u.phase in (Phase.CALLING, Phase.BACKOFF) and known
             if before_award or (u.phase is Phase.AWARDING and u.holder == peer and act.epoch < u.epoch):
                 self._adopt(u, peer, act.epoch)
                 return
@@ -42,7 +44,8 @@ class Holding(Ending):
         u.heard = True
         self._negotiated.discard(u.task)
         u.former = None
-        self._send((peer,), Renewed(task=u.task, epoch=u.epoch, boot=act.boot, sequence=act.sequence))
+        if not votes(u.record):
+            self._send((peer,), Renewed(task=u.task, epoch=u.epoch, boot=act.boot, sequence=act.sequence))
         if first or act.progress_permille or act.note:
             self._out.append(
                 TaskChanged(
@@ -107,7 +110,8 @@ class Holding(Ending):
             if not u.heard:
                 u.heard = True
                 self._enter(u, Phase.COMMITTED, persist=False)
-            self._send((peer,), PointOfNoReturnRecorded(task=u.task, epoch=u.epoch))
+            if not votes(u.record):
+                self._send((peer,), PointOfNoReturnRecorded(task=u.task, epoch=u.epoch))
         elif not (u.phase is Phase.IN_DOUBT and peer == u.holder):
             self._fence(u, peer, act.epoch)
 

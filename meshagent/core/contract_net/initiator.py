@@ -22,9 +22,8 @@ from collections.abc import Callable, Iterable
 from random import Random
 from typing import Any
 
-from meshagent.core.acts import PERFORMATIVE_OF, Act, Performative, Propose, Refuse
+from meshagent.core.acts import PERFORMATIVE_OF, Act, Performative, Propose, Refuse, Renew, TaskRecord
 from meshagent.core.contract_net.authority import INITIATOR, Ruling, Standing
-from meshagent.core.contract_net.holding import Holding
 from meshagent.core.contract_net.initiator_base import Fact
 from meshagent.core.contract_net.interface import (
     ActReceived,
@@ -42,12 +41,14 @@ from meshagent.core.contract_net.interface import (
     TaskSubmitted,
     TimePassed,
 )
+from meshagent.core.contract_net.keeping import Keeping
 from meshagent.core.contract_net.records import InitiatorRecord, Phase
 from meshagent.core.contract_net.undertaking import Renewals, Undertaking
+from meshagent.core.custody import believe, may_own, votes
 from meshagent.types import Epoch, NodeId, Reason, TaskId, TaskState, task_id_of
 
 
-class Initiator(Holding):
+class Initiator(Keeping):
     """One node's side of all tasks that it has asked for.
 
     Args:
@@ -56,10 +57,19 @@ class Initiator(Holding):
         config: timing and bounds.
         rng: for the jitter of backoff alone.
         directory: who can be asked now.
+        authentic: whether a record bears its asker's own seal.
     """
 
-    def __init__(self, me: NodeId, boot: bytes, config: ContractConfig, rng: Random, directory: Directory) -> None:
-        super().__init__(me, boot, config, rng, directory)
+    def __init__(
+        self,
+        me: NodeId,
+        boot: bytes,
+        config: ContractConfig,
+        rng: Random,
+        directory: Directory,
+        authentic: Callable[[TaskRecord], bool] = believe,
+    ) -> None:
+        super().__init__(me, boot, config, rng, directory, authentic)
         self._hearers: dict[Performative, Callable[[Undertaking, NodeId, Any, Evidence], None]] = {
             Performative.PROPOSE: self._hear_propose,
             Performative.REFUSE: self._hear_refuse,
@@ -71,6 +81,11 @@ class Initiator(Holding):
             Performative.FORFEIT: self._hear_forfeit,
             Performative.CANCELLED: self._hear_cancelled,
             Performative.PASS_POINT_OF_NO_RETURN: self._hear_point_of_no_return,
+            Performative.PROMISE: self._hear_promise,
+            Performative.ACCEPTED: self._hear_accepted,
+            Performative.NACK: self._hear_nack,
+            Performative.STANDING: self._hear_standing,
+            Performative.OUTCOME_KNOWN: self._hear_outcome_known,
         }
 
     # ---- the machine
@@ -88,8 +103,10 @@ class Initiator(Holding):
                 self._submitted(event)
             case PeerLost():
                 self._peer_lost(event.peer)
+                self._custody_peer_lost(event.peer)
             case PeerFound():
                 self._peer_found(event.peer)
+                self._custody_peer_found(event.peer)
             case CancelRequested():
                 u = self._open.get(event.task)
                 if u is not None:
@@ -115,6 +132,9 @@ class Initiator(Holding):
             if u.terminal:
                 self._ended[u.task] = u
                 u.keep_until_s = now_s + self._config.keep_s
+                if u.record.custodians:
+                    fellows = (*u.record.custodians, u.record.initiator)
+                    u.untold = dict.fromkeys([one for one in fellows if one != self._me])
                 self._enter(u, u.phase, persist=False)
             else:
                 self._open[u.task] = u
@@ -124,6 +144,18 @@ class Initiator(Holding):
         return self._effects()
 
     def _resume(self, u: Undertaking) -> None:
+        if u.phase is Phase.SUBMITTING:
+            # Nobody was told that it is accepted, and perhaps nobody has it: ask again, under a new epoch.
+            u.epoch = u.ballot = self._next_epoch(u)
+            self._write(u)
+            return
+        if u.phase is Phase.ENTRUSTED:
+            self._entrust(u)
+            return
+        if votes(u.record):
+            # A majority says who owns it now, who holds it, and for how long (rule 2).
+            self._prepare(u)
+            return
         match u.phase:
             case Phase.CALLING | Phase.BACKOFF:
                 self._call(u)
@@ -169,6 +201,8 @@ class Initiator(Holding):
 
     def _pass_time(self) -> None:
         while (key := self._timers.pop_due(self._now_s)) is not None:
+            if self._fire_register(key):
+                continue
             u = self._open.get(TaskId(key)) or self._ended.get(TaskId(key))
             if u is not None:
                 self._fire(u)
@@ -177,9 +211,12 @@ class Initiator(Holding):
 
     def _fire(self, u: Undertaking) -> None:
         now_s = self._now_s
-        if not u.terminal and not u.pnr and u.ending is None and u.expires_s is not None and now_s >= u.expires_s:
+        watched = not u.terminal and u.phase is not Phase.ENTRUSTED
+        if watched and not u.pnr and u.ending is None and u.expires_s is not None and now_s >= u.expires_s:
             self._note(u, "expired")
             self._withdraw(u, TaskState.FAILED, Reason.EXPIRED, "the time allowed is over")
+            return
+        if u.record.custodians and self._fire_custody(u):
             return
         match u.phase:
             case Phase.CALLING:
@@ -209,8 +246,10 @@ class Initiator(Holding):
             case _:
                 if now_s >= u.keep_until_s:
                     self._forget(u)
-                elif u.owing and now_s >= u.resend_at_s:
+                elif (u.owing or u.untold) and now_s >= u.resend_at_s:
                     self._send_cancels(u)
+                    if u.untold:
+                        self._send(tuple(u.untold), self._outcome(u))
 
     # ---- submission
 
@@ -231,7 +270,11 @@ class Initiator(Holding):
         self._open[u.task] = u
         self._file(u)
         self._dirty[u.task] = u
-        self._call(u)
+        if record.custodians:
+            u.phase = Phase.SUBMITTING
+            self._write(u)
+        else:
+            self._call(u)
         self._arm(u)
 
     def _not_submittable(self, event: TaskSubmitted) -> tuple[Reason, str] | None:
@@ -252,9 +295,14 @@ class Initiator(Holding):
 
     def _receive(self, peer: NodeId, act: Act, evidence: Evidence) -> None:
         performative = PERFORMATIVE_OF[type(act)]
+        if self._hear_custody(peer, act):
+            return
         u = self._open.get(act.task) or self._ended.get(act.task)
         if u is None:
             self._unknown(peer, act, performative)
+            return
+        if isinstance(act, Renew) and self._holds_unseen(u, peer, act):
+            self._arm(u)
             return
         ruling = INITIATOR.get((performative, u.phase, self._standing(u, peer)), Ruling.ILLEGAL)
         if ruling is Ruling.HEAR:
@@ -265,6 +313,14 @@ class Initiator(Holding):
             self._late(u, peer, act)
         else:
             self._illegal(u, peer, act, "not from this peer in this state")
+
+    def _holds_unseen(self, u: Undertaking, peer: NodeId, act: Renew) -> bool:
+        """A call after a takeover reached somebody who does it already, awarded by an owner before us (rule 3)."""
+        former = act.epoch.owner != self._me and may_own(u.record, act.epoch.owner)
+        if not (u.record.custodians and former and u.repeatable and u.phase is Phase.CALLING and peer in u.asked):
+            return False
+        self._adopt(u, peer, act.epoch)
+        return True
 
     def _standing(self, u: Undertaking, peer: NodeId) -> Standing:
         if peer in u.awards:

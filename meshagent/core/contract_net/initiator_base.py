@@ -97,6 +97,8 @@ class InitiatorBase:
         if peer not in u.noted_fenced:
             u.noted_fenced.add(peer)
             self._note(u, "fenced", peer, (("fenced_epoch", epoch.counter), ("state", u.state.value)))
+        if epoch.owner != self._me:
+            return  # given out by another owner: it is the custodians' grants, or the next adoption, that end it
         reason = u.reason if u.terminal and u.reason is not None else Reason.STALE_EPOCH
         self._send((peer,), Cancel(task=u.task, epoch=epoch, reason=reason, detail=f"the task is {u.state.value}"))
 

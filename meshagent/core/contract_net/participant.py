@@ -17,9 +17,9 @@ transport, persistence and clocks. The rules named in comments are those of PROT
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
-from meshagent.core.acts import PERFORMATIVE_OF, AcceptProposal, Act, Cancel, Cfp, Performative, Refuse
+from meshagent.core.acts import PERFORMATIVE_OF, AcceptProposal, Act, Cancel, Cfp, Performative, Refuse, TaskRecord
 from meshagent.core.contract_net.authority import PARTICIPANT, Ruling
 from meshagent.core.contract_net.bidding import Bidding
 from meshagent.core.contract_net.contract import Contract
@@ -39,8 +39,16 @@ from meshagent.core.contract_net.interface import (
     WorkEnded,
 )
 from meshagent.core.contract_net.records import ContractRecord, Report, Stage
+from meshagent.core.custody import believe, may_own
 from meshagent.core.ports import Authority
 from meshagent.types import NodeId, Reason, TaskId
+
+
+_FROM_CUSTODIANS: Final = frozenset(
+    {Performative.RENEWED, Performative.POINT_OF_NO_RETURN_RECORDED, Performative.ACKNOWLEDGE}
+)
+"""What custodians grant and acknowledge, under their owner's epoch."""
+_ORDERS: Final = frozenset({Performative.CFP, Performative.ACCEPT_PROPOSAL, Performative.COMMIT, Performative.ADOPT})
 
 
 class Participant(Bidding):
@@ -52,10 +60,19 @@ class Participant(Bidding):
         config: timing and bounds.
         bidder: prices tasks and holds their resources.
         authority: who may announce what, and what this node may perform.
+        authentic: whether a record bears its asker's own seal; asked when a custodian calls or awards.
     """
 
-    def __init__(self, me: NodeId, boot: bytes, config: ContractConfig, bidder: Bidder, authority: Authority) -> None:
-        super().__init__(me, boot, config, bidder, authority)
+    def __init__(
+        self,
+        me: NodeId,
+        boot: bytes,
+        config: ContractConfig,
+        bidder: Bidder,
+        authority: Authority,
+        authentic: Callable[[TaskRecord], bool] = believe,
+    ) -> None:
+        super().__init__(me, boot, config, bidder, authority, authentic)
         self._hearers: dict[Performative, Callable[[Contract, Any], None]] = {
             Performative.REJECT_PROPOSAL: self._hear_rejection,
             Performative.COMMIT: self._hear_commit,
@@ -182,6 +199,23 @@ class Participant(Bidding):
     def _receive(self, peer: NodeId, act: Act) -> None:
         performative = PERFORMATIVE_OF[type(act)]
         c = self._contracts.get(act.task)
+        self._speaker = peer
+        if c is not None and performative in _FROM_CUSTODIANS and peer in c.custodians:
+            if PARTICIPANT.get((performative, c.stage)) is Ruling.HEAR:
+                self._hearers[performative](c, act)
+                if c.task in self._contracts:
+                    self._arm(c)
+            return
+        if c is not None and c.record is not None and c.initiator != peer and may_own(c.record, peer):
+            if act.epoch.owner != peer:
+                self._illegal(peer, act, "the epoch belongs to somebody else")
+                return
+            if act.epoch < c.fence:
+                self._refuse_former_owner(peer, c, act)
+                return
+            # Another custodian goes on with it, or the asker again; from now on it is told.
+            c.initiator = peer
+            self._dirty[c.task] = c
         if c is not None and c.initiator != peer:
             if not (isinstance(act, AcceptProposal | Cfp) and self._is_squat(peer, c, act)):
                 self._illegal(peer, act, "the task belongs to somebody else")
@@ -210,6 +244,14 @@ class Participant(Bidding):
             if known is not None:
                 self._arm(known)
 
+    def _refuse_former_owner(self, peer: NodeId, c: Contract, act: Act) -> None:
+        """Somebody who owned it once, or never did: it may have the result, and orders nothing any more."""
+        stored = c.report_act() if c.has_result else None
+        if stored is not None:
+            self._send(peer, stored)
+        elif PERFORMATIVE_OF[type(act)] in _ORDERS:
+            self._send(peer, Refuse(task=act.task, epoch=act.epoch, reason=Reason.STALE_EPOCH, seen=c.fence))
+
     def _is_squat(self, peer: NodeId, c: Contract, act: AcceptProposal | Cfp) -> bool:
         """Whether the tombstone `c` was put by somebody whom the task's id does not name."""
         return c.record is None and self._is_bound(peer, act)
@@ -218,7 +260,7 @@ class Participant(Bidding):
 
     def _peer_found(self, peer: NodeId) -> None:
         for c in self._contracts.values():
-            if c.initiator != peer:
+            if c.initiator != peer and peer not in c.custodians:
                 continue
             if c.stage is Stage.EXECUTING:
                 self._renew(c)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
-from meshagent.core.acts import PERFORMATIVE_OF, Act, NotUnderstood, Performative, Refuse, Renew
+from meshagent.core.acts import PERFORMATIVE_OF, Act, NotUnderstood, Performative, Refuse, Renew, TaskRecord
 from meshagent.core.contract_net.authority import NoteBudget
 from meshagent.core.contract_net.contract import SENT_KEPT, Contract
 from meshagent.core.contract_net.interface import Bidder, ContractConfig, Effect, Noted, Persist, Send, StopWork
 from meshagent.core.contract_net.records import CONTRACTED, Stage
 from meshagent.core.contract_net.timers import Timers
+from meshagent.core.custody import believe
 from meshagent.core.ports import Authority
 from meshagent.types import Epoch, NodeId, Reason, TaskId
 
@@ -23,12 +25,23 @@ RENEWALS_A_LEASE: Final = 3.2
 class ParticipantBase:
     """State, bounds and effects; no decisions."""
 
-    def __init__(self, me: NodeId, boot: bytes, config: ContractConfig, bidder: Bidder, authority: Authority) -> None:
+    def __init__(
+        self,
+        me: NodeId,
+        boot: bytes,
+        config: ContractConfig,
+        bidder: Bidder,
+        authority: Authority,
+        authentic: Callable[[TaskRecord], bool] = believe,
+    ) -> None:
         self._me = me
         self._boot = boot
         self._config = config
         self._bidder = bidder
         self._authority = authority
+        self._authentic = authentic
+        self._speaker = me
+        """Who said what is being heard."""
         self._contracts: dict[TaskId, Contract] = {}
         self._closed: OrderedDict[TaskId, None] = OrderedDict()
         """Tombstones, oldest first."""
@@ -73,17 +86,18 @@ class ParticipantBase:
         if len(c.sent) > SENT_KEPT:
             del c.sent[next(iter(c.sent))]
         c.renew_at_s = self._now_s + self._renew_s(c)
-        self._send(
-            c.initiator,
-            Renew(
-                task=c.task,
-                epoch=c.epoch,
-                boot=self._boot,
-                sequence=self._sequence,
-                progress_permille=c.progress_permille,
-                note=c.note,
-            ),
+        renew = Renew(
+            task=c.task,
+            epoch=c.epoch,
+            boot=self._boot,
+            sequence=self._sequence,
+            progress_permille=c.progress_permille,
+            note=c.note,
         )
+        self._say(self._owner_and_custodians(c) if c.voted else (c.initiator,), renew)
+
+    def _owner_and_custodians(self, c: Contract) -> tuple[NodeId, ...]:
+        return tuple(dict.fromkeys((c.initiator, *c.custodians)))
 
     def _renew_s(self, c: Contract) -> float:
         return min(self._config.renew_s, c.lease_s / RENEWALS_A_LEASE)
@@ -145,6 +159,9 @@ class ParticipantBase:
 
     def _send(self, to: NodeId, act: Act, *, urgent: bool = True) -> None:
         self._out.append(Send(to=(to,), act=act, urgent=urgent))
+
+    def _say(self, to: tuple[NodeId, ...], act: Act) -> None:
+        self._out.append(Send(to=to, act=act))
 
     def _illegal(self, peer: NodeId, act: Act, why: str) -> None:
         performative = PERFORMATIVE_OF[type(act)]

@@ -15,6 +15,8 @@ from meshagent.types import Epoch, NodeId, Reason, TaskId, TaskState
 
 INITIATED: Final = "initiated"
 CONTRACTED: Final = "contracted"
+CUSTODY: Final = "custody"
+MARKS: Final = "marks"
 
 MAX_CHECKPOINT_VERSION: Final = 1 << 40
 """A liar that names a huge version may not exhaust the counter: the next holder counts on from it."""
@@ -23,6 +25,16 @@ MAX_CHECKPOINT_VERSION: Final = 1 << 40
 class Phase(StrEnum):
     """Where a task stands at its initiator (DESIGN 6)."""
 
+    SUBMITTING = "submitting"
+    """Not accepted yet: a majority of its custodians must have it on disk first."""
+    PREPARING = "preparing"
+    """A majority of its custodians is asked to make this node the owner, and what they know."""
+    WAITING = "waiting"
+    """An earlier holder may act until its grants are over; then called again."""
+    ACCEPTING = "accepting"
+    """Somebody has reserved, or is to be adopted; a majority of the custodians must write that down first."""
+    ENTRUSTED = "entrusted"
+    """Another node owns it now; this one, who asked, waits for the outcome."""
     CALLING = "calling"
     """Bids are awaited."""
     BACKOFF = "backoff"
@@ -89,6 +101,57 @@ class InitiatorRecord:
     result: bytes | None
     reason: Reason | None
     detail: str
+    version: int = 0
+    """Of what the custodians were told last under `epoch`."""
+    ballot: Epoch | None = None
+    """What the custodians were asked to promise, or the submission's epoch; None: there are no custodians."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a task ended, as its custodians keep it."""
+
+    epoch: Epoch
+    state: TaskState
+    holder: NodeId | None
+    result: bytes | None
+    reason: Reason | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """Somebody whom an owner has named as holder, and the last epoch of it."""
+
+    peer: NodeId
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegisterRecord:
+    """A task at one of its custodians."""
+
+    record: TaskRecord
+    promised: Epoch
+    ballot: Epoch
+    accepted: Epoch
+    version: int
+    holder: NodeId | None
+    held: tuple[Held, ...]
+    point_of_no_return: bool
+    cancelled: bool
+    lease_ms: int
+    within_left_s: float | None
+    old: bool
+    """This journal was found to be older than what others remember of it: it votes on nothing."""
+    ended: Ended | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkRecord:
+    """A journal high-water mark: our own, or what another node was seen to have reached (rule 11)."""
+
+    mark: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from meshagent.core.contract_net.contract import Contract
 from meshagent.core.contract_net.interface import Submit, WorkEnded
 from meshagent.core.contract_net.participant_base import Fact, ParticipantBase
 from meshagent.core.contract_net.records import Report, Stage
+from meshagent.core.custody import CUSTODIANS, majority
 from meshagent.types import Epoch, NodeId, Reason
 
 
@@ -52,6 +53,7 @@ class Reporting(ParticipantBase):
         """Persisted first; then said until somebody has it, or `keep_s` is over."""
         c.report = report
         c.acknowledged = False
+        c.acknowledged_by = set()
         c.pnr_wanted = c.checkpoint_due = False
         c.keep_until_s = self._now_s + self._config.keep_s
         c.resend_delay_s = 0.0
@@ -70,7 +72,8 @@ class Reporting(ParticipantBase):
         act = c.report_act()
         if act is not None:
             self._again_at(c)
-            self._send(c.initiator, act)
+            # A result may be handed to any custodian; everything else is for the owner to decide on.
+            self._say(self._owner_and_custodians(c) if c.has_result else (c.initiator,), act)
 
     def _enter_doubt(self, c: Contract, reason: Reason) -> None:
         self._enter(c, Stage.IN_DOUBT)
@@ -96,6 +99,8 @@ class Reporting(ParticipantBase):
                 pass  # stopping: the answer follows by itself
 
     def _hear_acknowledge(self, c: Contract, act: Acknowledge) -> None:
+        if self._speaker != c.initiator and not (act.act is Performative.INFORM and c.has_result):
+            return  # a custodian may take a result; for anything else the owner answers
         if act.act is Performative.CHECKPOINT:
             if act.version >= c.checkpoint_version:
                 c.checkpoint_due = False
@@ -105,10 +110,18 @@ class Reporting(ParticipantBase):
             and act.act is c.report.act
             and act.epoch == c.report.epoch
         ):
-            c.acknowledged = True
-            self._close(c)
+            c.acknowledged_by.add(self._speaker)
+            if self._is_known(c):
+                c.acknowledged = True
+                self._close(c)
         elif c.stage is Stage.IN_DOUBT and act.act is Performative.CANCELLED and act.epoch >= c.epoch:
             self._doubt_settled(c)
+
+    def _is_known(self, c: Contract) -> bool:
+        """Enough others have it on disk: a majority of its custodians, who outlive its asker (rule 9)."""
+        if not c.has_result or len(c.custodians) < CUSTODIANS:
+            return True
+        return len(c.acknowledged_by.intersection(c.custodians)) >= majority(len(c.custodians))
 
     def _doubt_settled(self, c: Contract) -> None:
         """The task has ended or gone on without us, so nobody needs to know any more what happened here."""

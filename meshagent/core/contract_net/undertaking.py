@@ -5,12 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from meshagent.core.acts import Refuse, TaskRecord
+from meshagent.core.acts import Promise, Refuse, TaskRecord
 from meshagent.core.contract_net.interface import Evidence
 from meshagent.core.contract_net.records import TERMINAL, Award, InitiatorRecord, Phase
 from meshagent.types import Delivery, Epoch, NodeId, Reason, TaskId, TaskState
 
 STATE_OF: Final[dict[Phase, TaskState]] = {
+    Phase.SUBMITTING: TaskState.CALLING,
+    Phase.PREPARING: TaskState.HELD,
+    Phase.WAITING: TaskState.HELD,
+    Phase.ACCEPTING: TaskState.CALLING,
+    Phase.ENTRUSTED: TaskState.HELD,
     Phase.CALLING: TaskState.CALLING,
     Phase.BACKOFF: TaskState.BACKOFF,
     Phase.AWARDING: TaskState.CALLING,
@@ -57,14 +62,17 @@ class Undertaking:
     """A task that this node has asked for."""
 
     __slots__ = (
+        "adopting",
         "asked",
         "attempts_failed",
         "award_until_s",
         "awards",
         "backoffs",
+        "ballot",
         "bids",
         "call_at_s",
         "call_epoch",
+        "cancel_kept",
         "called_s",
         "checkpoint",
         "checkpoint_version",
@@ -76,14 +84,19 @@ class Undertaking:
         "forfeits",
         "former",
         "gave_back",
+        "had_by",
         "heard",
         "holder",
+        "keep_at_s",
         "keep_until_s",
+        "kept_by",
         "lease_until_s",
         "noted_fenced",
         "owing",
         "phase",
         "pnr",
+        "prepare_at_s",
+        "promises",
         "ranking",
         "reason",
         "record",
@@ -95,7 +108,12 @@ class Undertaking:
         "resend_delay_s",
         "restored_unheard",
         "result",
+        "stopped",
+        "stopped_under",
         "task",
+        "unknown_to",
+        "untold",
+        "version",
         "waiting",
     )
 
@@ -148,6 +166,28 @@ class Undertaking:
         self.reason: Reason | None = None
         self.detail = ""
         self.keep_until_s = 0.0
+        # custody
+        self.ballot: Epoch | None = epoch if record.custodians else None
+        """What the custodians have promised to this node, or were asked to; the submission's epoch at first."""
+        self.version = 0
+        self.kept_by: set[NodeId] = set()
+        """Custodians that have the present (epoch, version) on disk."""
+        self.had_by: set[NodeId] = set()
+        """Custodians that have the record."""
+        self.keep_at_s = 0.0
+        self.prepare_at_s = 0.0
+        self.promises: dict[NodeId, tuple[Promise, float]] = {}
+        """With the instant until which the promiser's grant holds, on our clock."""
+        self.unknown_to: set[NodeId] = set()
+        self.adopting = False
+        self.cancel_kept = False
+        """A majority has the withdrawal on disk: nobody grants any more, no other owner goes on."""
+        self.stopped = False
+        """Nobody acts any more; only the majority's word is awaited."""
+        self.stopped_under: dict[NodeId, Epoch] = {}
+        """Who has said itself that it does nothing any more under epochs up to that one."""
+        self.untold: dict[NodeId, None] = {}
+        """Custodians, and the asker, that do not know the outcome yet."""
 
     @property
     def repeatable(self) -> bool:
@@ -173,6 +213,17 @@ class Undertaking:
         """When time alone will change something."""
         at_s: float | None
         match self.phase:
+            case Phase.SUBMITTING:
+                at_s = self.keep_at_s
+            case Phase.PREPARING:
+                at_s = self.prepare_at_s
+                return at_s if self.expires_s is None or self.pnr or self.ending else min(at_s, self.expires_s)
+            case Phase.WAITING:
+                at_s = min(self.lease_until_s, self.keep_at_s)
+            case Phase.ACCEPTING:
+                at_s = min(self.award_until_s, self.keep_at_s)
+            case Phase.ENTRUSTED:
+                return self.resend_at_s
             case Phase.CALLING:
                 at_s = self.reply_by_s
             case Phase.BACKOFF:
@@ -182,13 +233,18 @@ class Undertaking:
             case Phase.COMMITTED:
                 at_s = self.lease_until_s if self.heard else min(self.lease_until_s, self.resend_at_s)
             case Phase.CANCELLING:
-                return min(self.lease_until_s, self.resend_at_s)
+                return self._or_keep(min(self.lease_until_s, self.resend_at_s))
             case Phase.IN_DOUBT:
-                return self.resend_at_s
+                return self._or_keep(self.resend_at_s)
             case _:
-                return min(self.keep_until_s, self.resend_at_s) if self.owing else self.keep_until_s
+                return min(self.keep_until_s, self.resend_at_s) if self.owing or self.untold else self.keep_until_s
+        at_s = self._or_keep(at_s)
         # After the point of no return the time allowed ends nothing any more (rule 4).
         return at_s if self.expires_s is None or self.pnr else min(at_s, self.expires_s)
+
+    def _or_keep(self, at_s: float) -> float:
+        """Or earlier, where custodians are to be reminded."""
+        return min(at_s, self.keep_at_s) if self.record.custodians else at_s
 
     def snapshot(self, now_s: float) -> InitiatorRecord:
         """What must survive a crash."""
@@ -210,6 +266,8 @@ class Undertaking:
             result=self.result,
             reason=self.reason,
             detail=self.detail,
+            version=self.version,
+            ballot=self.ballot,
         )
 
     @classmethod
@@ -231,4 +289,6 @@ class Undertaking:
         u.result = saved.result
         u.reason = saved.reason
         u.detail = saved.detail
+        u.version = saved.version
+        u.ballot = saved.ballot
         return u

@@ -23,6 +23,7 @@ from meshagent.core.contract_net.participant_base import Fact
 from meshagent.core.contract_net.records import Stage
 from meshagent.core.contract_net.reporting import Reporting
 from meshagent.core.contract_net.undertaking import Renewals
+from meshagent.core.custody import majority
 from meshagent.types import Reason
 
 
@@ -72,6 +73,14 @@ class Working(Reporting):
         first_sent_s = c.sent.get(act.sequence) if act.boot == self._boot else None
         if act.epoch != c.epoch or first_sent_s is None:
             return
+        if c.voted:
+            # A majority must have granted: the lease counts from what the slowest of the quickest most has seen.
+            c.granted[self._speaker] = max(first_sent_s, c.granted.get(self._speaker, first_sent_s))
+            granted = sorted((c.granted[one] for one in c.custodians if one in c.granted), reverse=True)
+            needed = majority(len(c.custodians))
+            if len(granted) < needed:
+                return
+            first_sent_s = granted[needed - 1]
         until_s = first_sent_s + c.lease_s
         if until_s <= c.lease_until_s or until_s <= self._now_s:
             return
@@ -97,6 +106,8 @@ class Working(Reporting):
         else:
             c.epoch = c.fence = act.epoch
             c.sent = {}
+            c.granted = {}
+            c.pnr_kept = set()
             self._dirty[c.task] = c
             self._note(c, "adopted", (("former", act.former.counter),))
             self._out.append(LeaseMoved(task=c.task, epoch=c.epoch, lease_until_s=c.lease_until_s))
@@ -133,6 +144,10 @@ class Working(Reporting):
     def _hear_recorded(self, c: Contract, act: PointOfNoReturnRecorded) -> None:
         if act.epoch != c.epoch or not c.pnr_wanted:
             return
+        if c.voted:
+            c.pnr_kept.add(self._speaker)
+            if len(c.pnr_kept.intersection(c.custodians)) < majority(len(c.custodians)):
+                return
         c.pnr_wanted = False
         c.pnr = True
         self._dirty[c.task] = c  # durable here too, before the effect: a restart must know that it is in doubt
@@ -142,7 +157,8 @@ class Working(Reporting):
     def _say_again(self, c: Contract) -> None:
         self._again_at(c)
         if c.pnr_wanted:
-            self._send(c.initiator, PassPointOfNoReturn(task=c.task, epoch=c.epoch))
+            to = self._owner_and_custodians(c) if c.voted else (c.initiator,)
+            self._say(to, PassPointOfNoReturn(task=c.task, epoch=c.epoch))
         if c.checkpoint_due and c.checkpoint is not None:
             version = c.checkpoint_version
             self._send(c.initiator, Checkpoint(task=c.task, epoch=c.epoch, version=version, state=c.checkpoint))

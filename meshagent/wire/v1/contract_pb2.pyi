@@ -36,6 +36,15 @@ class MessageType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     MESSAGE_TYPE_POINT_OF_NO_RETURN_RECORDED: _ClassVar[MessageType]
     MESSAGE_TYPE_QUERY_STATUS: _ClassVar[MessageType]
     MESSAGE_TYPE_ACKNOWLEDGE: _ClassVar[MessageType]
+    MESSAGE_TYPE_PREPARE: _ClassVar[MessageType]
+    MESSAGE_TYPE_PROMISE: _ClassVar[MessageType]
+    MESSAGE_TYPE_ACCEPT: _ClassVar[MessageType]
+    MESSAGE_TYPE_ACCEPTED: _ClassVar[MessageType]
+    MESSAGE_TYPE_NACK: _ClassVar[MessageType]
+    MESSAGE_TYPE_OUTCOME: _ClassVar[MessageType]
+    MESSAGE_TYPE_OUTCOME_KNOWN: _ClassVar[MessageType]
+    MESSAGE_TYPE_INQUIRE: _ClassVar[MessageType]
+    MESSAGE_TYPE_STANDING: _ClassVar[MessageType]
 
 class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -90,6 +99,13 @@ class Durability(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DURABILITY_UNSPECIFIED: _ClassVar[Durability]
     DURABILITY_LOCAL: _ClassVar[Durability]
     DURABILITY_REPLICATED: _ClassVar[Durability]
+
+class TaskState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    TASK_STATE_UNSPECIFIED: _ClassVar[TaskState]
+    TASK_STATE_DONE: _ClassVar[TaskState]
+    TASK_STATE_FAILED: _ClassVar[TaskState]
+    TASK_STATE_CANCELLED: _ClassVar[TaskState]
 MESSAGE_TYPE_UNSPECIFIED: MessageType
 MESSAGE_TYPE_PROFILE: MessageType
 MESSAGE_TYPE_EVENT: MessageType
@@ -117,6 +133,15 @@ MESSAGE_TYPE_PASS_POINT_OF_NO_RETURN: MessageType
 MESSAGE_TYPE_POINT_OF_NO_RETURN_RECORDED: MessageType
 MESSAGE_TYPE_QUERY_STATUS: MessageType
 MESSAGE_TYPE_ACKNOWLEDGE: MessageType
+MESSAGE_TYPE_PREPARE: MessageType
+MESSAGE_TYPE_PROMISE: MessageType
+MESSAGE_TYPE_ACCEPT: MessageType
+MESSAGE_TYPE_ACCEPTED: MessageType
+MESSAGE_TYPE_NACK: MessageType
+MESSAGE_TYPE_OUTCOME: MessageType
+MESSAGE_TYPE_OUTCOME_KNOWN: MessageType
+MESSAGE_TYPE_INQUIRE: MessageType
+MESSAGE_TYPE_STANDING: MessageType
 REASON_UNSPECIFIED: Reason
 REASON_NOT_OFFERED: Reason
 REASON_CAPABILITY: Reason
@@ -159,9 +184,13 @@ IN_DOUBT_MAJORITY: InDoubt
 DURABILITY_UNSPECIFIED: Durability
 DURABILITY_LOCAL: Durability
 DURABILITY_REPLICATED: Durability
+TASK_STATE_UNSPECIFIED: TaskState
+TASK_STATE_DONE: TaskState
+TASK_STATE_FAILED: TaskState
+TASK_STATE_CANCELLED: TaskState
 
 class TaskRecord(_message.Message):
-    __slots__ = ("task", "initiator", "boot", "nonce", "kind", "spec", "delivery", "in_doubt", "durability", "priority", "key", "parent", "approval", "custodians", "custodian_generation")
+    __slots__ = ("task", "initiator", "boot", "nonce", "kind", "spec", "delivery", "in_doubt", "durability", "priority", "key", "parent", "approval", "custodians", "custodian_generation", "seal")
     TASK_FIELD_NUMBER: _ClassVar[int]
     INITIATOR_FIELD_NUMBER: _ClassVar[int]
     BOOT_FIELD_NUMBER: _ClassVar[int]
@@ -177,6 +206,7 @@ class TaskRecord(_message.Message):
     APPROVAL_FIELD_NUMBER: _ClassVar[int]
     CUSTODIANS_FIELD_NUMBER: _ClassVar[int]
     CUSTODIAN_GENERATION_FIELD_NUMBER: _ClassVar[int]
+    SEAL_FIELD_NUMBER: _ClassVar[int]
     task: bytes
     initiator: bytes
     boot: bytes
@@ -192,7 +222,8 @@ class TaskRecord(_message.Message):
     approval: bool
     custodians: _containers.RepeatedScalarFieldContainer[bytes]
     custodian_generation: int
-    def __init__(self, task: _Optional[bytes] = ..., initiator: _Optional[bytes] = ..., boot: _Optional[bytes] = ..., nonce: _Optional[bytes] = ..., kind: _Optional[str] = ..., spec: _Optional[bytes] = ..., delivery: _Optional[_Union[Delivery, str]] = ..., in_doubt: _Optional[_Union[InDoubt, str]] = ..., durability: _Optional[_Union[Durability, str]] = ..., priority: _Optional[int] = ..., key: _Optional[str] = ..., parent: _Optional[bytes] = ..., approval: _Optional[bool] = ..., custodians: _Optional[_Iterable[bytes]] = ..., custodian_generation: _Optional[int] = ...) -> None: ...
+    seal: bytes
+    def __init__(self, task: _Optional[bytes] = ..., initiator: _Optional[bytes] = ..., boot: _Optional[bytes] = ..., nonce: _Optional[bytes] = ..., kind: _Optional[str] = ..., spec: _Optional[bytes] = ..., delivery: _Optional[_Union[Delivery, str]] = ..., in_doubt: _Optional[_Union[InDoubt, str]] = ..., durability: _Optional[_Union[Durability, str]] = ..., priority: _Optional[int] = ..., key: _Optional[str] = ..., parent: _Optional[bytes] = ..., approval: _Optional[bool] = ..., custodians: _Optional[_Iterable[bytes]] = ..., custodian_generation: _Optional[int] = ..., seal: _Optional[bytes] = ...) -> None: ...
 
 class Cfp(_message.Message):
     __slots__ = ("task", "epoch", "record", "reply_within_ms", "within_ms", "resumes")
@@ -459,6 +490,136 @@ class Acknowledge(_message.Message):
     act: MessageType
     version: int
     def __init__(self, task: _Optional[bytes] = ..., epoch: _Optional[bytes] = ..., act: _Optional[_Union[MessageType, str]] = ..., version: _Optional[int] = ...) -> None: ...
+
+class Prepare(_message.Message):
+    __slots__ = ("task", "epoch")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    task: bytes
+    epoch: bytes
+    def __init__(self, task: _Optional[bytes] = ..., epoch: _Optional[bytes] = ...) -> None: ...
+
+class Promise(_message.Message):
+    __slots__ = ("task", "epoch", "accepted", "version", "holder", "point_of_no_return", "cancelled", "grant_ms", "mark", "ballot")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    HOLDER_FIELD_NUMBER: _ClassVar[int]
+    POINT_OF_NO_RETURN_FIELD_NUMBER: _ClassVar[int]
+    CANCELLED_FIELD_NUMBER: _ClassVar[int]
+    GRANT_MS_FIELD_NUMBER: _ClassVar[int]
+    MARK_FIELD_NUMBER: _ClassVar[int]
+    BALLOT_FIELD_NUMBER: _ClassVar[int]
+    task: bytes
+    epoch: bytes
+    accepted: bytes
+    version: int
+    holder: bytes
+    point_of_no_return: bool
+    cancelled: bool
+    grant_ms: int
+    mark: int
+    ballot: bytes
+    def __init__(self, task: _Optional[bytes] = ..., epoch: _Optional[bytes] = ..., accepted: _Optional[bytes] = ..., version: _Optional[int] = ..., holder: _Optional[bytes] = ..., point_of_no_return: _Optional[bool] = ..., cancelled: _Optional[bool] = ..., grant_ms: _Optional[int] = ..., mark: _Optional[int] = ..., ballot: _Optional[bytes] = ...) -> None: ...
+
+class Accept(_message.Message):
+    __slots__ = ("task", "epoch", "version", "record", "first", "holder", "point_of_no_return", "cancelled", "lease_ms", "within_ms", "adopts", "ballot")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    RECORD_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    HOLDER_FIELD_NUMBER: _ClassVar[int]
+    POINT_OF_NO_RETURN_FIELD_NUMBER: _ClassVar[int]
+    CANCELLED_FIELD_NUMBER: _ClassVar[int]
+    LEASE_MS_FIELD_NUMBER: _ClassVar[int]
+    WITHIN_MS_FIELD_NUMBER: _ClassVar[int]
+    ADOPTS_FIELD_NUMBER: _ClassVar[int]
+    BALLOT_FIELD_NUMBER: _ClassVar[int]
+    task: bytes
+    epoch: bytes
+    version: int
+    record: bytes
+    first: bool
+    holder: bytes
+    point_of_no_return: bool
+    cancelled: bool
+    lease_ms: int
+    within_ms: int
+    adopts: bool
+    ballot: bytes
+    def __init__(self, task: _Optional[bytes] = ..., epoch: _Optional[bytes] = ..., version: _Optional[int] = ..., record: _Optional[bytes] = ..., first: _Optional[bool] = ..., holder: _Optional[bytes] = ..., point_of_no_return: _Optional[bool] = ..., cancelled: _Optional[bool] = ..., lease_ms: _Optional[int] = ..., within_ms: _Optional[int] = ..., adopts: _Optional[bool] = ..., ballot: _Optional[bytes] = ...) -> None: ...
+
+class Accepted(_message.Message):
+    __slots__ = ("task", "epoch", "version", "mark")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    MARK_FIELD_NUMBER: _ClassVar[int]
+    task: bytes
+    epoch: bytes
+    version: int
+    mark: int
+    def __init__(self, task: _Optional[bytes] = ..., epoch: _Optional[bytes] = ..., version: _Optional[int] = ..., mark: _Optional[int] = ...) -> None: ...
+
+class Nack(_message.Message):
+    __slots__ = ("task", "epoch", "reason", "promised")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    PROMISED_FIELD_NUMBER: _ClassVar[int]
+    task: bytes
+    epoch: bytes
+    reason: Reason
+    promised: bytes
+    def __init__(self, task: _Optional[bytes] = ..., epoch: _Optional[bytes] = ..., reason: _Optional[_Union[Reason, str]] = ..., promised: _Optional[bytes] = ...) -> None: ...
+
+class Outcome(_message.Message):
+    __slots__ = ("task", "epoch", "state", "holder", "result", "reason", "detail")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    HOLDER_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    task: bytes
+    epoch: bytes
+    state: TaskState
+    holder: bytes
+    result: bytes
+    reason: Reason
+    detail: str
+    def __init__(self, task: _Optional[bytes] = ..., epoch: _Optional[bytes] = ..., state: _Optional[_Union[TaskState, str]] = ..., holder: _Optional[bytes] = ..., result: _Optional[bytes] = ..., reason: _Optional[_Union[Reason, str]] = ..., detail: _Optional[str] = ...) -> None: ...
+
+class OutcomeKnown(_message.Message):
+    __slots__ = ("task", "epoch")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    task: bytes
+    epoch: bytes
+    def __init__(self, task: _Optional[bytes] = ..., epoch: _Optional[bytes] = ...) -> None: ...
+
+class Inquire(_message.Message):
+    __slots__ = ("task", "epoch")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    task: bytes
+    epoch: bytes
+    def __init__(self, task: _Optional[bytes] = ..., epoch: _Optional[bytes] = ...) -> None: ...
+
+class Standing(_message.Message):
+    __slots__ = ("task", "epoch", "known", "remembered")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_FIELD_NUMBER: _ClassVar[int]
+    REMEMBERED_FIELD_NUMBER: _ClassVar[int]
+    task: bytes
+    epoch: bytes
+    known: bool
+    remembered: int
+    def __init__(self, task: _Optional[bytes] = ..., epoch: _Optional[bytes] = ..., known: _Optional[bool] = ..., remembered: _Optional[int] = ...) -> None: ...
 
 class KindOffered(_message.Message):
     __slots__ = ("kind", "reads")
