@@ -319,7 +319,7 @@ class NotUnderstood:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepare:
-    """I want to own this task under the ballot `epoch`: promise to listen to no lower one, and say what you accepted."""
+    """I want to own this task under the ballot `epoch`: listen to no lower one, and say what you accepted last."""
 
     task: TaskId
     epoch: Epoch
@@ -348,8 +348,7 @@ class Promise:
 class Accept:
     """Write this down: `epoch` is the award's, `version` counts within it, `ballot` is what the sender was promised.
 
-    `record` is there until the custodian is known to have it; `first` alone may open a register: it says that nothing
-    was awarded yet."""
+    `record` is there until the custodian is known to have it; `first` says that nothing was awarded yet."""
 
     task: TaskId
     epoch: Epoch

@@ -18,7 +18,9 @@ CUSTODIANS: Final = 3
 """k: two of three is the smallest majority that survives the loss of one."""
 
 
-def choose_custodians(task: TaskId, asker: NodeId, members: Iterable[NodeId], k: int = CUSTODIANS) -> tuple[NodeId, ...]:
+def choose_custodians(
+    task: TaskId, asker: NodeId, members: Iterable[NodeId], k: int = CUSTODIANS
+) -> tuple[NodeId, ...]:
     """The `k` members that the rendezvous hash ranks highest for `task`; fewer where there are fewer.
 
     The asker comes last, only to fill up: its own journal holds the task anyway, and a custodian that dies with the

@@ -64,6 +64,12 @@ def status_text(document: Document, screen: Screen) -> str:
         lines.append(f"  next: {short(clean(stop['task']))}{at}")
     if document.get("failed"):
         lines.append(paint(f"  FAILED: {clean(document['failed'])}", "bad"))
+    custody = document.get("custody", {})
+    if custody.get("old_journal"):
+        lines.append(paint("  its journal is older than what others remember of it: it votes on nothing old", "bad"))
+        lines.append("  what it was doing may be done already: look, then meshagent resolve what is in doubt")
+    elif custody.get("quarantined"):
+        lines.append(paint("  asks the others what it has missed, and votes on nothing meanwhile", "warn"))
     if document.get("leaving"):
         lines.append(paint("  is leaving", "warn"))
     for blocked in document.get("blocked", ()):
@@ -99,6 +105,10 @@ def _body_parts(document: Mapping[str, Any]) -> list[str]:
     parts.append(f"queue {queue['held']} of {queue['most']}")
     journal = document["journal"]
     parts.append(f"journal {journal['sync']}, {journal['commits']} commits")
+    custody = document.get("custody")
+    if custody and (custody["keeps"] or custody["taken_over"]):
+        mine = f", goes on with {custody['taken_over']}" if custody["taken_over"] else ""
+        parts.append(f"keeps {custody['keeps']} for others{mine}")
     return parts
 
 

@@ -40,6 +40,13 @@ _WORDS: Final[Mapping[str, str]] = {
     "lease_ended": "lease",
     "fenced": "fenced",
     "adopted": "adopted",
+    "kept": "kept",
+    "taken_over": "taken over",
+    "owned": "goes on",
+    "resigned": "handed on",
+    "outcome": "told",
+    "closed_by": "kept end",
+    "old_journal": "old disk",
     "restarted": "restarted",
     "backoff": "backoff",
     "late": "late",
@@ -64,6 +71,8 @@ _COLOURS: Final[Mapping[str, str]] = {
     "fenced": "warn",
     "backoff": "warn",
     "in_doubt": "bad",
+    "taken_over": "warn",
+    "old_journal": "bad",
 }
 _OUTSIDE: Final = frozenset(
     {"act", "t_s", "from", "to", "verified", "told_by", "name"}
@@ -90,7 +99,11 @@ class Names:
         self._names: dict[str, str] = {}
         self._put(document.get("asked_by"), document.get("asked_by_name"))
         self._put(document.get("holder"), document.get("holder_name"))
-        for one in (*document.get("told_by", ()), *document.get("not_asked", ())):
+        for one in (
+            *document.get("told_by", ()),
+            *document.get("not_asked", ()),
+            *document.get("custodians", ()),
+        ):
             self._put(one.get("id"), one.get("name"))
         for epoch in document.get("epochs", ()):
             self._put(epoch.get("initiator"), epoch.get("initiator_name"))
@@ -185,6 +198,10 @@ def _head(document: Mapping[str, Any], names: Names, paint: Paint) -> list[str]:
         terms.append(clean(document["delivery"]))
     if document.get("priority"):
         terms.append(f"priority {clean(document['priority'])}")
+    if document.get("custodians"):
+        terms.append("custodians " + ", ".join(names.both(one["id"]) for one in document["custodians"]))
+    elif document.get("durability") == "replicated":
+        terms.append("kept by its asker alone: nobody else was there")
     if document.get("key"):
         terms.append(f"key {clean(document['key'])}")
     if document.get("parent"):

@@ -255,9 +255,7 @@ class Driver:
         self._visitor = profile.visitor
         contract = self._config.contract
         self.initiator = Initiator(self.me, self.boot, contract, self._rng, self.directory, bears_its_seal)
-        self.participant = Participant(
-            self.me, self.boot, contract, self._bidder, self._authority, bears_its_seal
-        )
+        self.participant = Participant(self.me, self.boot, contract, self._bidder, self._authority, bears_its_seal)
         self._running = True
         self._restored = self._restore(now_s)
         await self._transport.start(self.links)

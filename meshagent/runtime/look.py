@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from meshagent.core.acts import TaskRecord
 from meshagent.core.contract_net.interface import TaskChanged
-from meshagent.core.contract_net.records import Stage
+from meshagent.core.contract_net.records import Phase, Stage
 from meshagent.core.contract_net.undertaking import Undertaking
 from meshagent.runtime.ports import Peer
 from meshagent.runtime.story import about_record, opened
@@ -144,6 +144,7 @@ class Look:
                 "cores": {"promised": capacity.cores, "reserved": node.ledger.cores},
                 "disk_free_mib": capacity.disk_free_mib,
             },
+            "custody": self._custody(),
             "queue": {"held": len(node.bidder.plan.stops), "most": node.settings.queue},
             "journal": {
                 "sync": node.settings.journal_sync,
@@ -279,7 +280,25 @@ class Look:
             }
             return about
         contract = node.driver.participant.find(task)
-        return about_record(contract.record) if contract is not None and contract.record is not None else {}
+        if contract is not None and contract.record is not None:
+            return about_record(contract.record)
+        register = node.driver.initiator.kept(task)
+        if register is None:
+            return {}
+        about = about_record(register.record)
+        if register.ended is not None:
+            about["state"] = register.ended.state.value
+            about |= {
+                name: value
+                for name, value in (
+                    ("holder", register.ended.holder),
+                    ("result", register.ended.result),
+                    ("reason", register.ended.reason.value if register.ended.reason is not None else None),
+                    ("detail", register.ended.detail or None),
+                )
+                if value is not None
+            }
+        return about
 
     def forget_old_peers(self) -> None:
         """Keep the list of the lost short."""
@@ -289,6 +308,37 @@ class Look:
             del views[peer]
 
     # ---- inside
+
+    def _custody(self) -> dict[str, Any]:
+        """What this node keeps for others, and whether it votes on it."""
+        machine = self._node.driver.initiator
+        registers = list(machine.registers())
+        return {
+            "keeps": sum(r.ended is None for r in registers),
+            "outcomes": sum(r.ended is not None for r in registers),
+            "taken_over": sum(u.record.initiator != self._node.id for u in machine.undertakings() if not u.terminal),
+            "quarantined": machine.quarantined,
+            "old_journal": machine.rolled_back,
+        }
+
+    def _waiting_for(self, undertaking: Undertaking) -> str | None:
+        most = f"a majority of its custodians ({', '.join(map(self.name_of, undertaking.record.custodians))})"
+        match undertaking.phase:
+            case Phase.BACKOFF:
+                return f"calls again in {max(0.0, undertaking.call_at_s - self._node.clock.boot_s()):.1f} s"
+            case Phase.IN_DOUBT:
+                return "a person: meshagent resolve"
+            case Phase.SUBMITTING:
+                return f"{most} to write it down"
+            case Phase.PREPARING:
+                return f"{most} to say who holds it"
+            case Phase.WAITING:
+                left_s = max(0.0, undertaking.lease_until_s - self._node.clock.boot_s())
+                return f"the lease of an earlier holder, {left_s:.1f} s"
+            case Phase.ENTRUSTED:
+                return "a custodian, who goes on with it"
+            case _:
+                return None
 
     def _agent(self, agent: Any) -> dict[str, Any]:
         node = self._node
@@ -319,11 +369,6 @@ class Look:
         node = self._node
         permille, note = node.progress.get(undertaking.task, (0, ""))
         state = undertaking.state
-        waiting = None
-        if state is TaskState.BACKOFF:
-            waiting = f"calls again in {max(0.0, undertaking.call_at_s - node.clock.boot_s()):.1f} s"
-        elif state is TaskState.IN_DOUBT:
-            waiting = "a person: meshagent resolve"
         left_s = undertaking.within_left_s(node.clock.boot_s())
         return {
             **self._terms(undertaking.record),
@@ -333,12 +378,12 @@ class Look:
             "epoch": undertaking.epoch.counter,
             "progress": permille / 1000 if state is TaskState.EXECUTING else None,
             "note": note,
-            "waiting_for": waiting,
+            "waiting_for": self._waiting_for(undertaking),
             "within_left_s": None if left_s is None else round(left_s, 3),
             "reason": undertaking.reason.value if undertaking.reason is not None else None,
             "detail": undertaking.detail,
             "result": opened(undertaking.result) if undertaking.result is not None else None,
-            "asked_here": True,
+            "asked_here": undertaking.record.initiator == node.id,
         }
 
     def _terms(self, record: TaskRecord) -> dict[str, Any]:
@@ -352,6 +397,8 @@ class Look:
             "key": record.key,
             "priority": record.priority,
             "parent": record.parent,
+            "durability": record.durability.value,
+            "custodians": [self.name_of(one) for one in record.custodians],
         }
 
     def _records(self) -> Iterator[TaskRecord]:
@@ -361,6 +408,8 @@ class Look:
         for contract in driver.participant.contracts():
             if contract.record is not None:
                 yield contract.record
+        for register in driver.initiator.registers():
+            yield register.record
 
     def _record_of(self, task: TaskId) -> TaskRecord | None:
         driver = self._node.driver
@@ -368,7 +417,10 @@ class Look:
         if undertaking is not None:
             return undertaking.record
         contract = driver.participant.find(task)
-        return contract.record if contract is not None else None
+        if contract is not None:
+            return contract.record
+        register = driver.initiator.kept(task)
+        return register.record if register is not None else None
 
     def _label_of(self, task: TaskId) -> str:
         record = self._record_of(task)

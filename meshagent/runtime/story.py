@@ -98,6 +98,8 @@ def about_record(record: TaskRecord) -> dict[str, Any]:
         "initiator": str(record.initiator),
         "delivery": record.delivery.value,
         "in_doubt": record.in_doubt.value,
+        "durability": record.durability.value,
+        "custodians": " ".join(record.custodians),
         "key": record.key,
         "priority": record.priority,
         "parent": record.parent,
@@ -162,7 +164,19 @@ def _checked(about: object) -> dict[str, Any]:
     """Only the fields that `about_record` and `ending` write, of their types; a peer may send anything."""
     if not isinstance(about, dict):
         return {}
-    texts = ("kind", "initiator", "delivery", "in_doubt", "key", "state", "reason", "detail", "holder", "parent")
+    texts = (
+        "kind",
+        "initiator",
+        "delivery",
+        "in_doubt",
+        "durability",
+        "custodians",
+        "key",
+        "state",
+        "reason",
+        "detail",
+    )
+    texts += ("reason", "detail", "holder", "parent")
     kept: dict[str, Any] = {
         name: about[name] for name in texts if isinstance(about.get(name), str) and len(about[name]) <= 1000
     }
@@ -371,6 +385,11 @@ class Storyteller:
             "asked_by_name": self._name_of(NodeId(initiator)) if initiator else None,
             "delivery": about.get("delivery"),
             "in_doubt": about.get("in_doubt"),
+            "durability": about.get("durability"),
+            "custodians": [
+                {"id": custodian, "name": self._name_of(NodeId(custodian))}
+                for custodian in about.get("custodians", "").split()
+            ],
             "key": about.get("key"),
             "priority": about.get("priority"),
             "parent": about.get("parent"),

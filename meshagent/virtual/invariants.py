@@ -31,8 +31,16 @@ SAFETY: Final = (
     "done_means_done",
     "in_doubt_after_point_of_no_return",
     "stale_bid_wins_nothing",
+    "custodians_agree",
 )
-LIVENESS: Final = ("task_ends", "outcome_reaches_origin", "records_drained", "reservations_drained", "node_runs")
+LIVENESS: Final = (
+    "task_ends",
+    "orphan_ends",
+    "outcome_reaches_origin",
+    "records_drained",
+    "reservations_drained",
+    "node_runs",
+)
 
 
 class BrokenInvariantError(AssertionError):

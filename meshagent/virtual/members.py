@@ -25,7 +25,7 @@ from meshagent.sdk.kinds import Task, kind_of
 from meshagent.sdk.role import RoleSpec
 from meshagent.sdk.schema import schema_of
 from meshagent.sdk.sensing import Actuator, Sensor
-from meshagent.types import Durability, NodeId, TaskId
+from meshagent.types import Durability, NodeId, TaskId, TaskState
 from meshagent.virtual.clock import Hardware
 from meshagent.virtual.identities import identity
 from meshagent.virtual.kernel import Death, Process
@@ -283,6 +283,11 @@ class Member:
         if node is not None and process is not None:
             process.note(f"resolve {task} {done}")
             process.deliver(_attempted, lambda: node.resolve(task, done=done))
+
+    def in_doubt(self, task: TaskId) -> bool:
+        """True where this node owns the task and does not know what became of it."""
+        found = None if self.node is None else self.node.driver.initiator.find(task)
+        return found is not None and found.state is TaskState.IN_DOUBT
 
     def set_battery(self, soc: float) -> None:
         """State of charge of the body, for this and later processes."""

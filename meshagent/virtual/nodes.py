@@ -9,6 +9,7 @@ from typing import Any, Final
 from meshagent.core.contract_net.interface import (
     ContractConfig,
 )
+from meshagent.core.contract_net.records import Ended
 from meshagent.core.travel import Body, SiteMap
 from meshagent.runtime import node as node_module
 from meshagent.runtime.node import Node
@@ -18,6 +19,7 @@ from meshagent.runtime.workers import InlineWorkers
 from meshagent.sdk.compiling import compile_role
 from meshagent.sdk.role import Role, RoleSpec
 from meshagent.sdk.sensing import Actuator
+from meshagent.types import TaskId
 from meshagent.virtual.cast import Button, Looker, Presser, Rounder
 from meshagent.virtual.clock import Hardware
 from meshagent.virtual.identities import POOL_SIZE, open_book
@@ -141,6 +143,27 @@ class Mesh:
             if open_here := self.members[name].unsettled(gone):
                 return open_here
         return ""
+
+    def offered(self, kind: str) -> bool:
+        """Whether anybody alive does `kind`."""
+        return any(
+            member.alive and any(task.kind.name == kind for spec in member.specs for task in spec.tasks)
+            for member in self.members.values()
+        )
+
+    def keepers(self, task: TaskId) -> int:
+        """How many living custodians have `task` on disk."""
+        nodes = [member.node for member in self.members.values() if member.node is not None and member.ready]
+        return sum(node.driver.initiator.kept(task) is not None for node in nodes)
+
+    def outcomes(self, task: TaskId) -> list[Ended]:
+        """How `task` has ended, as each living custodian keeps it."""
+        found = []
+        for _, member in sorted(self.members.items()):
+            r = None if member.node is None or not member.ready else member.node.driver.initiator.kept(task)
+            if r is not None and r.ended is not None:
+                found.append(r.ended)
+        return found
 
     def crash(self) -> str:
         """What a node raised that nobody caught, or stopped for; empty: nothing."""

@@ -7,12 +7,14 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from meshagent.core.acts import TaskRecord
 from meshagent.core.contract_net.interface import ContractConfig
+from meshagent.core.custody import majority, passes_on, votes
 from meshagent.sdk.outcome import Cancelled, Done, Failed, NoAward, Outcome
 from meshagent.types import Reason, TaskId, TaskState
 from meshagent.virtual.faults import arm, heal_all
 from meshagent.virtual.identities import POOL_SIZE
-from meshagent.virtual.invariants import BrokenInvariantError, Watcher
+from meshagent.virtual.invariants import BrokenInvariantError, TaskFacts, Watcher
 from meshagent.virtual.kernel import Process, World
 from meshagent.virtual.loop import VirtualLivelockError
 from meshagent.virtual.mutations import planted
@@ -164,12 +166,15 @@ def _run(company: Company) -> None:
     world.after(DOUBT_S, _settle_doubts, company)
 
     def over() -> bool:
-        return not watcher.unfinished(immortal) and not company.mesh.unsettled(immortal)
+        if watcher.unfinished(immortal) or company.mesh.unsettled(immortal):
+            return False
+        return not any(company.mesh.outcomes(facts.record.task) == [] for facts in _orphans(company, immortal))
 
     while not world.run_until(over, limit_s=min(limit_s, world.now_s + QUIET_S)):
         if world.now_s >= limit_s:
             break
     watcher.judge_endings(immortal)
+    _judge_orphans(company, immortal)
     # Judged now and not later: work for askers that are gone for ever goes on, and may ask for more.
     leftover = company.mesh.unsettled(immortal)
     if leftover:
@@ -181,6 +186,42 @@ def _run(company: Company) -> None:
         if process.alive and facts.ended is not None and not _agrees(told, facts.ended):
             watcher.broken("outcome_reaches_origin", f"{task[:8]} is {facts.ended} and {process.name} was told {told}")
     watcher.check()
+
+
+def _orphans(company: Company, living: set[str]) -> list[TaskFacts]:
+    """Accepted tasks whose asker never comes back, and which enough custodians outlived to go on with."""
+    return [
+        facts
+        for facts in company.watcher.tasks.values()
+        if facts.accepted
+        and facts.ended is None
+        and facts.origin not in living
+        and passes_on(facts.record)
+        and company.mesh.offered(facts.record.kind)
+        and company.mesh.keepers(facts.record.task) >= _needed(facts.record)
+    ]
+
+
+def _needed(record: TaskRecord) -> int:
+    return majority(len(record.custodians)) if votes(record) else 1
+
+
+def _judge_orphans(company: Company, living: set[str]) -> None:
+    """A task outlives its asker: its custodians have ended it, all alike, and as the devices know it (rules 2, 3, 9)."""
+    watcher = company.watcher
+    for facts in _orphans(company, living):
+        task = facts.record.task
+        told = company.mesh.outcomes(task)
+        if not told:
+            watcher.broken(
+                "orphan_ends", f"{facts.record.kind} {task[:8]} of {facts.origin}, who is gone, has not ended"
+            )
+        elif facts.once and len({ended.state for ended in told}) > 1:
+            watcher.broken("custodians_agree", f"{task[:8]}: {', '.join(ended.state for ended in told)}")
+        elif (
+            facts.once and facts.effects and told[0].state is not TaskState.DONE and told[0].reason is not Reason.ERROR
+        ):
+            watcher.broken("done_means_done", f"{task[:8]} is {told[0].state} at its custodians but took effect")
 
 
 def _agrees(told: Outcome[Any] | None, ended: TaskState) -> bool:
@@ -230,7 +271,8 @@ def _settle_doubts(company: Company) -> None:
     if world.now_s > company.scenario.heal_at_s + PATIENCE_S:
         return
     for task, facts in watcher.tasks.items():
-        member = company.mesh.members.get(facts.origin)
-        if facts.ended is None and facts.state is TaskState.IN_DOUBT and member is not None and member.ready:
-            member.resolve(task, done=bool(facts.effects))
+        for member in company.mesh.members.values():
+            # Whoever owns it now: its asker, or the custodian that has gone on with it.
+            if facts.ended is None and member.ready and member.in_doubt(task):
+                member.resolve(task, done=bool(facts.effects))
     world.after(DOUBT_S, _settle_doubts, company)

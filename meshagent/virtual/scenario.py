@@ -6,18 +6,21 @@ a smaller failing run is the same run with less weather or fewer faults.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
 
 from meshagent.sdk.kinds import Task
 from meshagent.virtual.cast import Look, Press, Round
-from meshagent.virtual.faults import Fault, draw
+from meshagent.virtual.faults import MOST_BOUNDARIES, Fault, Kind, draw
 from meshagent.virtual.network import Weather
 
 STRIKES_UNTIL_S: Final = 9.0
 """Faults begin within so long; tasks take 0.2 to 3 s each."""
 ASKED_UNTIL_S: Final = 5.0
+ASKER_DIES: Final = 0.4
+"""Share of larger meshes in which an asker never comes back."""
 MAX_DRIFT: Final = 0.029
 """Just inside what the contract promises to survive (rho 0.03)."""
 WALL_OFFSETS_S: Final = (1.5, 1.5, 3600.0)
@@ -172,6 +175,7 @@ def draw_scenario(seed: int, options: Options, *, identities: int) -> Scenario:
     if options.faults:
         # Whoever asks comes back, and of every kind somebody who does it: else nothing could end.
         drawn = draw(stream("faults"), names, keep=[*origins, *names[:3]], until_s=STRIKES_UNTIL_S)
+        drawn += _asker_dies(stream("custody"), names, origins, drawn)
         plan = tuple(fault for number, fault in enumerate(drawn) if number not in options.without)
     heal_at_s = max([STRIKES_UNTIL_S] + [fault.at_s + fault.duration_s for fault in plan]) + 0.5
     return Scenario(
@@ -184,6 +188,21 @@ def draw_scenario(seed: int, options: Options, *, identities: int) -> Scenario:
         heal_at_s=heal_at_s,
         sites=sites,
     )
+
+
+def _asker_dies(rng: Random, names: Sequence[str], origins: Sequence[str], drawn: Sequence[Fault]) -> tuple[Fault, ...]:
+    """In some meshes of four or more one asker dies for ever: what others keep for it must end all the same."""
+    if len(names) < 4 or rng.random() >= ASKER_DIES or any(fault.for_ever for fault in drawn):
+        return ()
+    fault = Fault(
+        kind=Kind.CRASH,
+        at_s=rng.uniform(0.5, STRIKES_UNTIL_S),
+        nodes=(rng.choice(origins),),
+        duration_s=0.0,
+        boundary=rng.randint(1, MOST_BOUNDARIES),
+        for_ever=True,
+    )
+    return (fault,)
 
 
 def _ask(rng: Random, number: int, origins: list[str]) -> Ask:

@@ -49,6 +49,7 @@ class Contract:
         "stage",
         "stop_reason",
         "task",
+        "unknown_to",
     )
 
     def __init__(self, task: TaskId, initiator: NodeId, epoch: Epoch, stage: Stage) -> None:
@@ -90,6 +91,8 @@ class Contract:
         self.report: Report | None = None
         self.acknowledged = False
         self.acknowledged_by: set[NodeId] = set()
+        self.unknown_to: set[NodeId] = set()
+        """Custodians that never got the task, so that they cannot go on with it either."""
         self.resend_at_s = 0.0
         self.resend_delay_s = 0.0
         self.keep_until_s = 0.0

@@ -134,6 +134,7 @@ class Ending(Calling):
         hangs_on = u.phase in (
             Phase.AWARDING,
             Phase.ACCEPTING,
+            Phase.WAITING,
             Phase.COMMITTED,
             Phase.IN_DOUBT,
             Phase.CANCELLING,

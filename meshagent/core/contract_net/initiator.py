@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable
 from random import Random
 from typing import Any
 
-from meshagent.core.acts import PERFORMATIVE_OF, Act, Performative, Propose, Refuse, Renew, TaskRecord
+from meshagent.core.acts import PERFORMATIVE_OF, Act, Failure, Forfeit, Performative, Propose, Refuse, Renew, TaskRecord
 from meshagent.core.contract_net.authority import INITIATOR, Ruling, Standing
 from meshagent.core.contract_net.initiator_base import Fact
 from meshagent.core.contract_net.interface import (
@@ -42,6 +42,7 @@ from meshagent.core.contract_net.interface import (
     TimePassed,
 )
 from meshagent.core.contract_net.keeping import Keeping
+from meshagent.core.contract_net.owning import NOT_OWNING
 from meshagent.core.contract_net.records import InitiatorRecord, Phase
 from meshagent.core.contract_net.undertaking import Renewals, Undertaking
 from meshagent.core.custody import believe, may_own, votes
@@ -144,8 +145,8 @@ class Initiator(Keeping):
         return self._effects()
 
     def _resume(self, u: Undertaking) -> None:
-        if u.phase is Phase.SUBMITTING:
-            # Nobody was told that it is accepted, and perhaps nobody has it: ask again, under a new epoch.
+        if u.phase is Phase.SUBMITTING and not votes(u.record):
+            # Perhaps nobody has it: ask again, under a new epoch.
             u.epoch = u.ballot = self._next_epoch(u)
             self._write(u)
             return
@@ -182,10 +183,6 @@ class Initiator(Keeping):
     def children_of(self, task: TaskId) -> tuple[TaskId, ...]:
         """Tasks submitted here on behalf of `task`, in the order of submission, ended ones that are still kept too."""
         return tuple(self._children.get(task, ()))
-
-    def find(self, task: TaskId) -> Undertaking | None:
-        """For looking at (`tasks`, `status`), never for changing."""
-        return self._open.get(task) or self._ended.get(task)
 
     def undertakings(self) -> Iterable[Undertaking]:
         """All tasks of this node that are open or still kept, oldest first within each kind."""
@@ -304,6 +301,10 @@ class Initiator(Keeping):
         if isinstance(act, Renew) and self._holds_unseen(u, peer, act):
             self._arm(u)
             return
+        if isinstance(act, Forfeit | Failure) and self._of_former_owner(u, peer, act.epoch):
+            # It held it under an owner before us, who told nobody: nothing hangs on it here.
+            self._acknowledge(u, peer, act.epoch, performative)
+            return
         ruling = INITIATOR.get((performative, u.phase, self._standing(u, peer)), Ruling.ILLEGAL)
         if ruling is Ruling.HEAR:
             self._hearers[performative](u, peer, act, evidence)
@@ -313,6 +314,10 @@ class Initiator(Keeping):
             self._late(u, peer, act)
         else:
             self._illegal(u, peer, act, "not from this peer in this state")
+
+    def _of_former_owner(self, u: Undertaking, peer: NodeId, epoch: Epoch) -> bool:
+        ours = bool(u.record.custodians) and peer not in u.awards
+        return ours and epoch.owner != self._me and may_own(u.record, epoch.owner) and u.phase not in NOT_OWNING
 
     def _holds_unseen(self, u: Undertaking, peer: NodeId, act: Renew) -> bool:
         """A call after a takeover reached somebody who does it already, awarded by an owner before us (rule 3)."""

@@ -36,6 +36,10 @@ class InitiatorBase:
         self._dirty: dict[TaskId, Undertaking | None] = {}
         self._out: list[Effect] = []
 
+    def find(self, task: TaskId) -> Undertaking | None:
+        """For looking at (`tasks`, `status`), never for changing."""
+        return self._open.get(task) or self._ended.get(task)
+
     def _enter(self, u: Undertaking, phase: Phase, *, persist: bool = True) -> None:
         """The one place where a task changes its phase."""
         if phase is Phase.CALLING or phase is Phase.AWARDING or (phase is Phase.COMMITTED and not u.heard):

@@ -17,6 +17,7 @@ from meshagent.core.acts import (
     Accepted,
     Acknowledge,
     Act,
+    Checkpoint,
     Inform,
     Inquire,
     Nack,
@@ -32,10 +33,18 @@ from meshagent.core.acts import (
     Standing,
     TaskRecord,
 )
-from meshagent.core.contract_net.interface import ContractConfig, Directory, Effect, Noted, Persist
 from meshagent.core.contract_net.initiator_base import Fact
+from meshagent.core.contract_net.interface import ContractConfig, Directory, Effect, Noted, Persist
 from meshagent.core.contract_net.owning import KEEPALIVE_S, Owning
-from meshagent.core.contract_net.records import CUSTODY, MARKS, Ended, MarkRecord, Phase, RegisterRecord
+from meshagent.core.contract_net.records import (
+    CUSTODY,
+    MARKS,
+    MAX_CHECKPOINT_VERSION,
+    Ended,
+    MarkRecord,
+    Phase,
+    RegisterRecord,
+)
 from meshagent.core.contract_net.register import Register
 from meshagent.core.contract_net.undertaking import Undertaking
 from meshagent.core.custody import believe, may_own, passes_on, votes
@@ -53,6 +62,7 @@ OWN_MARK: Final = TaskId("own")
 MAX_REGISTERS: Final = 10_000
 """As max_contracts: some 5 MiB of small tasks; above it a custodian answers BUSY."""
 MAX_LEASE_MS: Final = 600_000
+
 
 class Keeping(Owning):
     """Registers, quarantine, takeover (rules 2, 3, 8 to 11)."""
@@ -187,6 +197,10 @@ class Keeping(Owning):
                 return self.find(act.task) is None
             case Nack():
                 return self.find(act.task) is None
+            case Checkpoint():
+                if r is not None and r.ended is None and r.held.get(peer) == act.epoch:
+                    self._keep_for_next(r, act)
+                return r is not None and self.find(act.task) is None
             case Renew() | PassPointOfNoReturn() | Inform():
                 return r is not None and self._hear_executor(r, peer, act)
             case _:
@@ -255,11 +269,12 @@ class Keeping(Owning):
     def _outbid_own(self, r: Register) -> None:
         """Our own register has promised to somebody else: whatever we own of that task we own no more."""
         u = self._open.get(r.task)
-        if u is not None and u.ballot is not None and u.phase is not Phase.ENTRUSTED:
-            if r.promised > u.ballot and r.promised.owner != self._me:
-                self._resign(u, r.promised)
-                if u.task in self._open:
-                    self._arm(u)
+        if u is None or u.ballot is None or u.phase is Phase.ENTRUSTED:
+            return
+        if r.promised > u.ballot and r.promised.owner != self._me:
+            self._resign(u, r.promised)
+            if u.task in self._open:
+                self._arm(u)
 
     def _hear_accept(self, r: Register | None, peer: NodeId, act: Accept) -> None:
         if r is None:
@@ -299,24 +314,27 @@ class Keeping(Owning):
         return r.lease_ms / 1000 * (1 + 2 * self._config.clock_drift) + self._config.max_delay_s
 
     def _open_register(self, peer: NodeId, act: Accept) -> Register | None:
-        """A task that is not known here: only its asker opens it, before anything was awarded."""
+        """A task that is not known here: an owner brings it late. Who never had it has promised nothing to anybody.
+
+        A custodian that has forgotten it, or whose journal is old, has: the watermark and the quarantine keep it out.
+        """
         record = act.record
-        if record is None or not act.first or self.quarantined:
+        if record is None or self.quarantined or self.rolled_back:
             self._nack(peer, act, Reason.QUARANTINED if self.quarantined else Reason.UNKNOWN_TASK)
             return None
         if (
             record.task != act.task
-            or record.initiator != peer
+            or not may_own(record, peer)
             or act.epoch.owner != peer
             or act.ballot.owner != peer
             or self._me not in record.custodians
             or not 0 < act.lease_ms <= MAX_LEASE_MS
             or not _bound(record)
-            or (peer != self._me and not self._authentic(record))
+            or (record.initiator != self._me and not self._authentic(record))
         ):
             self._illegal_custody(peer, act, "not the asker's own record, or not for this custodian")
             return None
-        forgotten = self._forgotten_boots.get(peer)
+        forgotten = self._forgotten_boots.get(record.initiator)
         if forgotten is not None and record.boot <= forgotten and act.epoch.boot != record.boot:
             self._nack(peer, act, Reason.UNKNOWN_TASK)
             return None
@@ -327,9 +345,12 @@ class Keeping(Owning):
         r.accepted, r.version = act.epoch, act.version
         if act.holder is not None:
             r.hold(act.holder, act.epoch)
-            r.grant_until_s = self._now_s
+        r.pnr = act.point_of_no_return
         r.cancelled = act.cancelled
         self._take_terms(r, act)
+        if r.holder is not None:
+            # For all we know it was committed just now.
+            r.grant_until_s = self._now_s + self._grant_s(r)
         self._registers[r.task] = r
         self._write_register(r)
         return r
@@ -378,14 +399,19 @@ class Keeping(Owning):
                 self._send((peer,), PointOfNoReturnRecorded(task=r.task, epoch=act.epoch))
         return not owns
 
+    def _keep_for_next(self, r: Register, act: Checkpoint) -> None:
+        if r.checkpoint_version < act.version <= MAX_CHECKPOINT_VERSION:
+            r.checkpoint, r.checkpoint_version = act.state, act.version
+            self._write_register(r)
+
     def _hear_done(self, r: Register, peer: NodeId, act: Inform) -> None:
         known = r.held.get(peer)
         if r.ended is None:
             if known is None or act.epoch > known:
                 return  # its owner has not told us of this holder yet; it says it again
-            self._end_register(r, Ended(
-                epoch=act.epoch, state=TaskState.DONE, holder=peer, result=act.result, reason=None, detail=""
-            ))
+            self._end_register(
+                r, Ended(epoch=act.epoch, state=TaskState.DONE, holder=peer, result=act.result, reason=None, detail="")
+            )
             r.untold = dict.fromkeys([*self._fellows(r), *([r.promised.owner] if r.promised.owner != self._me else [])])
             self._tell_register(r, tuple(r.untold))
             self._arm_register(r)
@@ -393,6 +419,7 @@ class Keeping(Owning):
 
     def _end_register(self, r: Register, ended: Ended) -> None:
         r.ended = ended
+        r.checkpoint = None
         r.take_at_s = None
         r.keep_until_s = self._now_s + self._config.keep_s
         self._note_register(r, "closed_by", ended.holder, (("state", ended.state.value),))
@@ -426,14 +453,17 @@ class Keeping(Owning):
             self._illegal_custody(peer, act, "it neither asked for this task nor keeps it")
             return
         if r is not None and r.ended is None:
-            self._end_register(r, Ended(
-                epoch=act.epoch,
-                state=act.state,
-                holder=act.holder,
-                result=act.result,
-                reason=act.reason,
-                detail=act.detail,
-            ))
+            self._end_register(
+                r,
+                Ended(
+                    epoch=act.epoch,
+                    state=act.state,
+                    holder=act.holder,
+                    result=act.result,
+                    reason=act.reason,
+                    detail=act.detail,
+                ),
+            )
         if u is not None:
             self._hear_outcome(u, peer, act)
             if u.task in self._ended:
@@ -483,6 +513,7 @@ class Keeping(Owning):
         u = Undertaking(r.record, Epoch(max(r.promised.counter, r.accepted.counter), self._me, self._boot))
         u.expires_s = r.expires_s
         u.had_by = {self._me}
+        u.checkpoint, u.checkpoint_version = r.checkpoint, r.checkpoint_version
         self._open[u.task] = u
         u.epoch_used = True
         for peer in r.held:
@@ -579,9 +610,7 @@ class Keeping(Owning):
             self._mark += 1
         self._registers_dirty[r.task] = r
 
-    def _note_register(
-        self, r: Register, event: str, peer: NodeId | None = None, facts: tuple[Fact, ...] = ()
-    ) -> None:
+    def _note_register(self, r: Register, event: str, peer: NodeId | None = None, facts: tuple[Fact, ...] = ()) -> None:
         self._out.append(Noted(task=r.task, epoch=r.accepted, event=event, peer=peer, facts=facts))
 
     def _effects(self) -> list[Effect]:
@@ -615,4 +644,3 @@ def _bound(record: TaskRecord) -> bool:
         return record.task == task_id_of(record.initiator, record.boot, record.nonce)
     except ValueError:
         return False
-

@@ -1,8 +1,8 @@
 """The owner's half of custody: nothing is accepted, committed or withdrawn before a majority has it on disk.
 
-An owner is a proposer of the task's synod. Who knows Paxos: `Prepare` and `Promise` are phase 1, `Accept` and `Accepted`
-phase 2, and an owner that has a majority's promises for its ballot leads: all its awards are written under that ballot
-without another phase 1, until somebody else prepares a higher one (Multi-Paxos). The asker leads from the start, since nobody else knows of
+An owner is a proposer of the task's synod. Who knows Paxos: `Prepare` and `Promise` are phase 1, `Accept` and
+`Accepted` phase 2, and an owner that has a majority's promises for its ballot leads: all its awards are written under
+that ballot without another phase 1, until somebody else prepares a higher one (Multi-Paxos). The asker leads from the start, since nobody else knows of
 the task before.
 
     submitted -> SUBMITTING --majority accepted--> CALLING
@@ -19,7 +19,21 @@ from __future__ import annotations
 
 from typing import Final
 
-from meshagent.core.acts import Accept, Accepted, Inquire, Nack, Outcome, OutcomeKnown, Prepare, Promise, Renew, Standing
+from meshagent.core.acts import (
+    Accept,
+    Accepted,
+    Cancelled,
+    Failure,
+    Forfeit,
+    Inquire,
+    Nack,
+    Outcome,
+    OutcomeKnown,
+    Prepare,
+    Promise,
+    Renew,
+    Standing,
+)
 from meshagent.core.contract_net.holding import Holding
 from meshagent.core.contract_net.interface import Evidence
 from meshagent.core.contract_net.records import TERMINAL, Phase
@@ -38,6 +52,8 @@ _PHASE_OF: Final = {
 }
 _NONE: Final = Epoch(-1, NodeId(""), b"")
 _UNSETTLED: Final = frozenset({Phase.SUBMITTING, Phase.PREPARING, Phase.WAITING, Phase.ACCEPTING, Phase.ENTRUSTED})
+NOT_OWNING: Final = frozenset({Phase.SUBMITTING, Phase.PREPARING, Phase.ENTRUSTED})
+"""What a holder reports now is for whoever owns the task next: it says it again."""
 
 
 class Owning(Holding):
@@ -147,8 +163,31 @@ class Owning(Holding):
             return
         grant_s = act.grant_ms / 1000 * (1 + 2 * self._config.clock_drift)
         u.promises[peer] = (act, self._now_s + grant_s)
-        if len(u.promises) >= majority(len(u.record.custodians)):
-            self._promised(u)
+        u.unknown_to.discard(peer)
+        self._promised_by_most(u)
+
+    def _promised_by_most(self, u: Undertaking) -> None:
+        needed = majority(len(u.record.custodians))
+        fresh = u.record.initiator == self._me and not u.awards
+        if len(u.promises) >= needed:
+            if fresh and not any(act.holder for act, _ in u.promises.values()):
+                self._submit_again(u)
+            else:
+                self._promised(u)
+        elif fresh and len(u.promises) + len(u.unknown_to) >= needed:
+            # Restarted in the middle of submitting. Who does not know the task has accepted nothing from anybody.
+            if u.promises and any(act.holder for act, _ in u.promises.values()):
+                self._promised(u)
+            else:
+                self._submit_again(u)
+
+    def _submit_again(self, u: Undertaking) -> None:
+        if u.ending is not None:
+            self._withdraw_owned(u, stopped=True)
+            return
+        u.holder = None
+        self._enter(u, Phase.SUBMITTING)
+        self._write(u)
 
     def _promised(self, u: Undertaking) -> None:
         """A majority listens to nobody lower: go on from the latest thing that any of them has accepted."""
@@ -215,7 +254,9 @@ class Owning(Holding):
             self._outbid(u, peer, act.promised)
         elif act.epoch == u.epoch and act.reason is Reason.UNKNOWN_TASK and u.phase is Phase.PREPARING:
             u.unknown_to.add(peer)
-            if len(u.unknown_to) >= majority(len(u.record.custodians)):
+            if u.record.initiator == self._me and not u.awards:
+                self._promised_by_most(u)
+            elif len(u.unknown_to) >= majority(len(u.record.custodians)):
                 self._note(u, "expired", peer, (("why", "its custodians know nothing of it"),))
                 u.stopped = u.cancel_kept = True
                 self._finish(u, Phase.FAILED, reason=Reason.UNKNOWN_TASK, detail="its custodians know nothing of it")
@@ -243,7 +284,12 @@ class Owning(Holding):
         u.epoch = max(u.epoch, Epoch(min(promised.counter, u.epoch.counter + MAX_BALLOT_JUMP), self._me, self._boot))
         if u.record.initiator == self._me:
             u.holder, u.heard, u.adopting = None, False, False
-            self._entrust(u)
+            if u.ending is None:
+                self._entrust(u)
+            elif votes(u.record):
+                self._prepare(u)  # it is to be withdrawn: what its asker says about that is above its new owner
+            else:
+                self._finish_as_asked(u)
         else:
             self._drop(u)
 
@@ -291,7 +337,11 @@ class Owning(Holding):
         if u.ending is not None or not unsettled:
             before = u.ending
             super()._withdraw(u, ending, reason, detail)
-            if before is None and u.record.custodians and u.phase in (Phase.COMMITTED, Phase.CANCELLING, Phase.IN_DOUBT):
+            if (
+                before is None
+                and u.record.custodians
+                and u.phase in (Phase.COMMITTED, Phase.CANCELLING, Phase.IN_DOUBT)
+            ):
                 self._write(u)
             return
         u.ending, u.reason, u.detail = ending, reason, detail
@@ -329,6 +379,18 @@ class Owning(Holding):
     def _hear_renew(self, u: Undertaking, peer: NodeId, act: Renew, evidence: Evidence) -> None:
         if u.phase not in _UNSETTLED:
             super()._hear_renew(u, peer, act, evidence)
+
+    def _hear_failure(self, u: Undertaking, peer: NodeId, act: Failure, evidence: Evidence) -> None:
+        if u.phase not in NOT_OWNING:
+            super()._hear_failure(u, peer, act, evidence)
+
+    def _hear_forfeit(self, u: Undertaking, peer: NodeId, act: Forfeit, evidence: Evidence) -> None:
+        if u.phase not in NOT_OWNING:
+            super()._hear_forfeit(u, peer, act, evidence)
+
+    def _hear_cancelled(self, u: Undertaking, peer: NodeId, act: Cancelled, evidence: Evidence) -> None:
+        if u.phase not in NOT_OWNING:
+            super()._hear_cancelled(u, peer, act, evidence)
 
     def _lose_holder(self, u: Undertaking) -> None:
         if votes(u.record):

@@ -43,9 +43,13 @@ from meshagent.core.custody import believe, may_own
 from meshagent.core.ports import Authority
 from meshagent.types import NodeId, Reason, TaskId
 
-
 _FROM_CUSTODIANS: Final = frozenset(
-    {Performative.RENEWED, Performative.POINT_OF_NO_RETURN_RECORDED, Performative.ACKNOWLEDGE}
+    {
+        Performative.RENEWED,
+        Performative.POINT_OF_NO_RETURN_RECORDED,
+        Performative.ACKNOWLEDGE,
+        Performative.NOT_UNDERSTOOD,
+    }
 )
 """What custodians grant and acknowledge, under their owner's epoch."""
 _ORDERS: Final = frozenset({Performative.CFP, Performative.ACCEPT_PROPOSAL, Performative.COMMIT, Performative.ADOPT})

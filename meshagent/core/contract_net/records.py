@@ -145,6 +145,8 @@ class RegisterRecord:
     old: bool
     """This journal was found to be older than what others remember of it: it votes on nothing."""
     ended: Ended | None
+    checkpoint: bytes | None = None
+    checkpoint_version: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

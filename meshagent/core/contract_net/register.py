@@ -17,6 +17,8 @@ class Register:
         "accepted",
         "ballot",
         "cancelled",
+        "checkpoint",
+        "checkpoint_version",
         "ended",
         "expires_s",
         "grant_until_s",
@@ -52,6 +54,8 @@ class Register:
         self.pnr = False
         self.cancelled = False
         self.lease_ms = 0
+        self.checkpoint: bytes | None = None
+        self.checkpoint_version = 0
         self.expires_s: float | None = None
         self.grant_until_s = 0.0
         """Until then the holder may act, for all that this custodian has granted. Never persisted: a custodian that
@@ -98,6 +102,8 @@ class Register:
             within_left_s=None if self.expires_s is None else max(0.0, self.expires_s - now_s),
             old=self.old,
             ended=self.ended,
+            checkpoint=self.checkpoint,
+            checkpoint_version=self.checkpoint_version,
         )
 
     @classmethod
@@ -114,5 +120,7 @@ class Register:
         r.lease_ms = saved.lease_ms
         r.expires_s = None if saved.within_left_s is None else now_s + saved.within_left_s
         r.old = saved.old
+        r.checkpoint = saved.checkpoint
+        r.checkpoint_version = saved.checkpoint_version
         r.ended = saved.ended
         return r

@@ -119,9 +119,14 @@ class Reporting(ParticipantBase):
 
     def _is_known(self, c: Contract) -> bool:
         """Enough others have it on disk: a majority of its custodians, who outlive its asker (rule 9)."""
-        if not c.has_result or len(c.custodians) < CUSTODIANS:
+        if not c.has_result or not c.custodians:
             return True
-        return len(c.acknowledged_by.intersection(c.custodians)) >= majority(len(c.custodians))
+        if len(c.custodians) < CUSTODIANS:
+            return bool(c.acknowledged_by - {self._me}) or c.initiator == self._me
+        known = c.acknowledged_by.intersection(c.custodians)
+        if known and len(known | c.unknown_to) == len(c.custodians):
+            return True  # all who keep it have the result
+        return len(known) >= majority(len(c.custodians))
 
     def _doubt_settled(self, c: Contract) -> None:
         """The task has ended or gone on without us, so nobody needs to know any more what happened here."""
@@ -133,6 +138,12 @@ class Reporting(ParticipantBase):
 
     def _hear_not_understood(self, c: Contract, act: NotUnderstood) -> None:
         """The initiator has forgotten the task: nobody waits for it any more. All else is only noted."""
+        if self._speaker != c.initiator:
+            if act.reason is Reason.UNKNOWN_TASK and act.act is Performative.INFORM and c.stage is Stage.REPORTING:
+                c.unknown_to.add(self._speaker)
+                if c.has_result and self._is_known(c):
+                    self._close(c)
+            return
         if self._budget.spend(self._now_s):
             self._note(c, "not_understood", (("act", act.act.value), ("reason", act.reason.value)))
         if act.reason is not Reason.UNKNOWN_TASK or act.epoch != c.epoch:

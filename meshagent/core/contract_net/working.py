@@ -161,4 +161,6 @@ class Working(Reporting):
             self._say(to, PassPointOfNoReturn(task=c.task, epoch=c.epoch))
         if c.checkpoint_due and c.checkpoint is not None:
             version = c.checkpoint_version
-            self._send(c.initiator, Checkpoint(task=c.task, epoch=c.epoch, version=version, state=c.checkpoint))
+            # The custodians get it too, so that whoever goes on without the owner has it (rule 2).
+            act = Checkpoint(task=c.task, epoch=c.epoch, version=version, state=c.checkpoint)
+            self._say(self._owner_and_custodians(c), act)
