@@ -12,7 +12,7 @@ from meshagent.core.acts import Decline
 from meshagent.core.contract_net.interface import (
     Effect,
 )
-from meshagent.core.contract_net.records import Stage
+from meshagent.core.contract_net.records import Phase, Stage
 from meshagent.errors import LocalProtocolError, MeshAgentError
 from meshagent.runtime.bay import BodyState, ConfiguredBay
 from meshagent.runtime.node import Node
@@ -335,7 +335,12 @@ class Member:
         node = self.node
         if node is None:
             return ""
-        open_tasks = [u.task[:8] for u in node.driver.initiator.undertakings() if not u.terminal]
+        open_tasks = [
+            u.task[:8]
+            for u in node.driver.initiator.undertakings()
+            # Kept for somebody who is gone, and nobody is left who does it: asked for again and again.
+            if not u.terminal and not (u.phase is Phase.BACKOFF and u.record.initiator in gone)
+        ]
         if open_tasks:
             return f"{self.name} still asks for {' '.join(open_tasks)}"
         for contract in node.driver.participant.contracts():

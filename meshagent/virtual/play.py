@@ -207,7 +207,7 @@ def _needed(record: TaskRecord) -> int:
 
 
 def _judge_orphans(company: Company, living: set[str]) -> None:
-    """A task outlives its asker: its custodians have ended it, all alike, and as the devices know it (rules 2, 3, 9)."""
+    """A task outlives its asker: its custodians have ended it, all alike, and as the devices know it."""
     watcher = company.watcher
     for facts in _orphans(company, living):
         task = facts.record.task

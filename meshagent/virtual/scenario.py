@@ -175,7 +175,7 @@ def draw_scenario(seed: int, options: Options, *, identities: int) -> Scenario:
     if options.faults:
         # Whoever asks comes back, and of every kind somebody who does it: else nothing could end.
         drawn = draw(stream("faults"), names, keep=[*origins, *names[:3]], until_s=STRIKES_UNTIL_S)
-        drawn += _asker_dies(stream("custody"), names, origins, drawn)
+        drawn += _asker_dies(stream("custody"), players, origins, drawn)
         plan = tuple(fault for number, fault in enumerate(drawn) if number not in options.without)
     heal_at_s = max([STRIKES_UNTIL_S] + [fault.at_s + fault.duration_s for fault in plan]) + 0.5
     return Scenario(
@@ -190,14 +190,19 @@ def draw_scenario(seed: int, options: Options, *, identities: int) -> Scenario:
     )
 
 
-def _asker_dies(rng: Random, names: Sequence[str], origins: Sequence[str], drawn: Sequence[Fault]) -> tuple[Fault, ...]:
+def _asker_dies(
+    rng: Random, players: Sequence[Player], origins: Sequence[str], drawn: Sequence[Fault]
+) -> tuple[Fault, ...]:
     """In some meshes of four or more one asker dies for ever: what others keep for it must end all the same."""
-    if len(names) < 4 or rng.random() >= ASKER_DIES or any(fault.for_ever for fault in drawn):
+    mortal = [
+        name for name in origins if any(player.rounds for player in players if player.name != name)
+    ]  # presses and looks have two who do them
+    if len(players) < 4 or not mortal or rng.random() >= ASKER_DIES or any(fault.for_ever for fault in drawn):
         return ()
     fault = Fault(
         kind=Kind.CRASH,
         at_s=rng.uniform(0.5, STRIKES_UNTIL_S),
-        nodes=(rng.choice(origins),),
+        nodes=(rng.choice(mortal),),
         duration_s=0.0,
         boundary=rng.randint(1, MOST_BOUNDARIES),
         for_ever=True,

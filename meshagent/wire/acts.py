@@ -232,7 +232,7 @@ def decode_record(raw: bytes) -> TaskRecord:
         raise DecodeError("too many custodians")
     if len(set(m.custodians)) != len(m.custodians):
         raise DecodeError("a custodian is named twice")
-    if len(m.seal) != (SEAL_BYTES if m.custodians else 0):
+    if len(m.seal) not in (0, SEAL_BYTES):
         raise DecodeError("a seal of another length")
     delivery, in_doubt = _NUMBER_DELIVERY.get(m.delivery), _NUMBER_IN_DOUBT.get(m.in_doubt)
     durability = _NUMBER_DURABILITY.get(m.durability)
@@ -636,11 +636,14 @@ def _to_promise(m: pb.Promise) -> Promise:
 
 
 def _to_accept(m: pb.Accept) -> Accept:
+    task, record = ids.task_id(m.task), decode_record(m.record) if m.record else None
+    if record is not None:
+        _same_task(task, record)
     return Accept(
-        task=ids.task_id(m.task),
+        task=task,
         epoch=ids.epoch(m.epoch),
         version=_count(m.version, "version"),
-        record=decode_record(m.record) if m.record else None,
+        record=record,
         first=m.first,
         holder=_maybe_node(m.holder),
         point_of_no_return=m.point_of_no_return,

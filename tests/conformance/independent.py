@@ -196,6 +196,15 @@ _ACTS: Final = (
     "PointOfNoReturnRecorded",
     "QueryStatus",
     "Acknowledge",
+    "Prepare",
+    "Promise",
+    "Accept",
+    "Accepted",
+    "Nack",
+    "Outcome",
+    "OutcomeKnown",
+    "Inquire",
+    "Standing",
 )
 TYPES: Final = {
     2: "Profile",
@@ -240,7 +249,7 @@ def _f(*rows: tuple[Any, ...]) -> list[Field]:
 
 _HEAD = ((1, "task", "bytes", _fixed(20)), (2, "epoch", "bytes", _fixed(56)))
 _REASON = ((3, "reason", "enum", REASONS), (4, "detail", "text", 500))
-_ACT = set(range(16, 37))
+_ACT = set(range(16, 46))
 
 SCHEMA: Final[dict[str, list[Field]]] = {
     "TaskRecord": _f(
@@ -259,6 +268,7 @@ SCHEMA: Final[dict[str, list[Field]]] = {
         (13, "approval", "bool"),
         (14, "custodians", "bytess", _fixed(32), False, 7),
         (15, "custodian_generation", "uint", 2**32 - 1),
+        (16, "seal", "bytes", _fixed(0, 64)),
     ),
     "Cfp": _f(
         *_HEAD,
@@ -320,6 +330,44 @@ SCHEMA: Final[dict[str, list[Field]]] = {
     "PointOfNoReturnRecorded": _f(*_HEAD),
     "QueryStatus": _f(*_HEAD),
     "Acknowledge": _f(*_HEAD, (3, "act", "enum", _ACT), (4, "version", "uint", COUNTER)),
+    "Prepare": _f(*_HEAD),
+    "Promise": _f(
+        *_HEAD,
+        (3, "accepted", "bytes", _fixed(56)),
+        (4, "version", "uint", COUNTER),
+        (5, "holder", "bytes", _fixed(0, 32)),
+        (6, "point_of_no_return", "bool"),
+        (7, "cancelled", "bool"),
+        (8, "grant_ms", "uint", MS),
+        (9, "mark", "uint", COUNTER),
+        (10, "ballot", "bytes", _fixed(56)),
+    ),
+    "Accept": _f(
+        *_HEAD,
+        (3, "version", "uint", COUNTER),
+        (4, "record", "bytes", 65_536),
+        (5, "first", "bool"),
+        (6, "holder", "bytes", _fixed(0, 32)),
+        (7, "point_of_no_return", "bool"),
+        (8, "cancelled", "bool"),
+        (9, "lease_ms", "uint", MS),
+        (10, "within_ms", "uint", MS, True),
+        (11, "adopts", "bool"),
+        (12, "ballot", "bytes", _fixed(56)),
+    ),
+    "Accepted": _f(*_HEAD, (3, "version", "uint", COUNTER), (4, "mark", "uint", COUNTER)),
+    "Nack": _f(*_HEAD, (3, "reason", "enum", REASONS), (4, "promised", "bytes", _fixed(0, 56))),
+    "Outcome": _f(
+        *_HEAD,
+        (3, "state", "enum", {1, 2, 3}),
+        (4, "holder", "bytes", _fixed(0, 32)),
+        (5, "result", "bytes", 49_152, True),
+        (6, "reason", "enum", {0, *REASONS}),
+        (7, "detail", "text", 500),
+    ),
+    "OutcomeKnown": _f(*_HEAD),
+    "Inquire": _f(*_HEAD),
+    "Standing": _f(*_HEAD, (3, "known", "bool"), (4, "remembered", "uint", COUNTER)),
     "KindOffered": _f((1, "kind", "word", 128), (2, "reads", "text", 500)),
     "Profile": _f(
         (1, "version", "uint", COUNTER),

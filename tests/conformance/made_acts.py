@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from meshagent.core.acts import (
     MAX_TEXT_CHARS,
+    Accept,
+    Accepted,
     AcceptProposal,
     Acknowledge,
     Adopt,
@@ -20,10 +22,16 @@ from meshagent.core.acts import (
     Failure,
     Forfeit,
     Inform,
+    Inquire,
+    Nack,
     NotUnderstood,
+    Outcome,
+    OutcomeKnown,
     PassPointOfNoReturn,
     Performative,
     PointOfNoReturnRecorded,
+    Prepare,
+    Promise,
     Propose,
     QueryStatus,
     Refuse,
@@ -31,11 +39,12 @@ from meshagent.core.acts import (
     Renew,
     Renewed,
     Reserve,
+    Standing,
     TaskRecord,
 )
 from meshagent.core.bodies import Body, EventMessage, Profile, Rejections, RevocationNotice, StoryQuery, StoryReply
 from meshagent.identity.envelope import make_boot
-from meshagent.types import Delivery, Durability, Epoch, InDoubt, NodeId, Reason, node_id_of, task_id_of
+from meshagent.types import Delivery, Durability, Epoch, InDoubt, NodeId, Reason, TaskState, node_id_of, task_id_of
 from meshagent.wire import codec
 from meshagent.wire.v1 import contract_pb2 as pb
 
@@ -68,6 +77,7 @@ RECORD: Final = TaskRecord(
     approval=True,
     custodians=(ASKER, WORKER),
     custodian_generation=2,
+    seal=bytes(range(64)),
 )
 PLAIN_RECORD: Final = TaskRecord(task=TASK, initiator=ASKER, boot=BOOT, nonce=NONCE, kind="k", spec=b"\x80")
 
@@ -136,6 +146,55 @@ BODIES: Final[tuple[Body, ...]] = (
     PointOfNoReturnRecorded(task=TASK, epoch=epoch(2)),
     QueryStatus(task=TASK, epoch=epoch(2)),
     Acknowledge(task=TASK, epoch=epoch(2), act=Performative.CHECKPOINT, version=1),
+    Prepare(task=TASK, epoch=epoch(3, WORKER)),
+    Promise(
+        task=TASK,
+        epoch=epoch(3, WORKER),
+        ballot=epoch(0),
+        accepted=epoch(2),
+        version=2,
+        holder=WORKER,
+        point_of_no_return=True,
+        cancelled=True,
+        grant_ms=1_500,
+        mark=17,
+    ),
+    Accept(
+        task=TASK,
+        epoch=epoch(0),
+        ballot=epoch(0),
+        version=1,
+        record=RECORD,
+        first=True,
+        holder=None,
+        point_of_no_return=False,
+        cancelled=False,
+        lease_ms=2_000,
+        within_ms=60_000,
+    ),
+    Accept(
+        task=TASK,
+        epoch=epoch(4, WORKER),
+        ballot=epoch(3, WORKER),
+        version=2,
+        record=None,
+        first=False,
+        holder=WORKER,
+        point_of_no_return=True,
+        cancelled=True,
+        lease_ms=2_000,
+        adopts=True,
+    ),
+    Accepted(task=TASK, epoch=epoch(2), version=2, mark=18),
+    Nack(task=TASK, epoch=epoch(2), reason=Reason.STALE_EPOCH, promised=epoch(3, WORKER)),
+    Nack(task=TASK, epoch=epoch(2), reason=Reason.UNKNOWN_TASK),
+    Outcome(task=TASK, epoch=epoch(2), state=TaskState.DONE, holder=WORKER, result=b"\xc0"),
+    Outcome(
+        task=TASK, epoch=epoch(2), state=TaskState.FAILED, reason=Reason.EXPIRED, detail="the time allowed is over"
+    ),
+    OutcomeKnown(task=TASK, epoch=epoch(2)),
+    Inquire(task=TASK, epoch=epoch(2)),
+    Standing(task=TASK, epoch=epoch(3, WORKER), known=True, remembered=17),
     Profile(
         version=3,
         name="dog-1",
@@ -185,7 +244,7 @@ def _message_of(kind: int) -> Any:
 def _accepted(name: str, kind: int, payload: bytes) -> dict[str, Any]:
     codec.decode(kind, payload)
     found: dict[str, Any] = {"name": name, "type": kind, "fields": _fields(_message_of(kind).FromString(payload))}
-    if "record" in found["fields"]:
+    if found["fields"].get("record"):
         found["record"] = _fields(pb.TaskRecord.FromString(bytes.fromhex(found["fields"]["record"])))
     found["payload"] = payload.hex()
     return found
@@ -212,7 +271,7 @@ def _refused() -> Iterable[tuple[str, int, bytes]]:
     yield "type 0", 0, both
     yield "type 1, never used", 1, both
     yield "type 15, unknown", 15, both
-    yield "type 37, unknown", 37, both
+    yield "type 46, unknown", 46, both
     yield "no task", reserve, named
     yield "no epoch", reserve, task
     yield "a task of 19 bytes", reserve, pb.Reserve(task=_task()[:19], epoch=_epoch(2)).SerializeToString()
@@ -317,6 +376,8 @@ def _refused_records() -> Iterable[tuple[str, int, bytes]]:
         ("a priority of 1001", {"priority": 1001}),
         ("a key of 129 characters", {"key": "k" * 129}),
         ("eight custodians", {"custodians": [bytes(32)] * 8}),
+        ("a custodian twice", {"custodians": [bytes(32)] * 2}),
+        ("a seal of 63 bytes", {"seal": bytes(63)}),
         ("a parent of 19 bytes", {"parent": bytes(19)}),
         ("a specification of 32,769 bytes", {"spec": bytes(32_769)}),
     )

@@ -2,8 +2,8 @@
 
 An owner is a proposer of the task's synod. Who knows Paxos: `Prepare` and `Promise` are phase 1, `Accept` and
 `Accepted` phase 2, and an owner that has a majority's promises for its ballot leads: all its awards are written under
-that ballot without another phase 1, until somebody else prepares a higher one (Multi-Paxos). The asker leads from the start, since nobody else knows of
-the task before.
+that ballot without another phase 1, until somebody else prepares a higher one (Multi-Paxos). The asker leads from the
+start, since nobody else knows of the task before.
 
     submitted -> SUBMITTING --majority accepted--> CALLING
                  AWARDING --reserve--> ACCEPTING --majority accepted--> COMMITTED

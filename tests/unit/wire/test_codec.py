@@ -22,7 +22,18 @@ from meshagent.core.acts import (
     TaskRecord,
 )
 from meshagent.core.bodies import Body, EventMessage, Profile, Rejections, RevocationNotice, StoryQuery, StoryReply
-from meshagent.types import Delivery, Durability, Epoch, InDoubt, NodeId, Reason, TaskId, node_id_of, task_id_of
+from meshagent.types import (
+    Delivery,
+    Durability,
+    Epoch,
+    InDoubt,
+    NodeId,
+    Reason,
+    TaskId,
+    TaskState,
+    node_id_of,
+    task_id_of,
+)
 from meshagent.wire import codec
 from meshagent.wire.acts import MAX_MS, TYPE_OF_ACT
 from meshagent.wire.errors import DecodeError, EncodeError
@@ -61,7 +72,8 @@ records = st.builds(
     key=texts,
     parent=st.none() | tasks,
     approval=st.booleans(),
-    custodians=st.lists(nodes, max_size=7).map(tuple),
+    custodians=st.lists(nodes, max_size=7, unique=True).map(tuple),
+    seal=st.just(b"") | st.binary(min_size=64, max_size=64),
     custodian_generation=st.integers(0, 2**32 - 1),
 )
 
@@ -92,6 +104,18 @@ BY_FIELD: dict[str, st.SearchStrategy[Any]] = {
     "result": blobs,
     "state": blobs,
     "checkpoint": st.none() | blobs,
+    "ballot": epochs,
+    "accepted": epochs,
+    "promised": st.none() | epochs,
+    "holder": st.none() | nodes,
+    "point_of_no_return": st.booleans(),
+    "cancelled": st.booleans(),
+    "first": st.booleans(),
+    "adopts": st.booleans(),
+    "known": st.booleans(),
+    "grant_ms": milliseconds,
+    "mark": counters,
+    "remembered": counters,
 }
 
 
@@ -100,6 +124,12 @@ def act_strategy(cls: type) -> st.SearchStrategy[Any]:
     for name in ("added_ms", "load_ms"):
         if name in fields:
             fields[name] = st.none() | milliseconds if cls is acts.Refuse else milliseconds
+    if cls is acts.Outcome:
+        fields |= {
+            "state": st.sampled_from([one for one in TaskState if one.terminal]),
+            "result": st.none() | blobs,
+            "reason": st.none() | st.sampled_from(Reason),
+        }
     if "record" in fields:
         fields["record"] = st.none()
     assert None not in fields.values(), f"a field of {cls.__name__} has no strategy: {fields}"
@@ -331,7 +361,7 @@ def test_a_message_out_of_bounds_is_refused(kind: int, message: Any) -> None:
         codec.decode(kind, message.SerializeToString())
 
 
-@pytest.mark.parametrize("kind", [0, 1, 7, 15, 37, 65535])
+@pytest.mark.parametrize("kind", [0, 1, 7, 15, 46, 65535])
 def test_unknown_performative_is_refused(kind: int) -> None:
     with pytest.raises(DecodeError, match="unknown message type"):
         codec.decode(kind, b"")
