@@ -13,6 +13,7 @@ from meshagent.core.contract_net.interface import (
     Effect,
 )
 from meshagent.core.contract_net.records import Phase, Stage
+from meshagent.core.custody import majority
 from meshagent.errors import LocalProtocolError, MeshAgentError
 from meshagent.runtime.bay import BodyState, ConfiguredBay
 from meshagent.runtime.node import Node
@@ -339,7 +340,10 @@ class Member:
             u.task[:8]
             for u in node.driver.initiator.undertakings()
             # Kept for somebody who is gone, and nobody is left who does it: asked for again and again.
-            if not u.terminal and not (u.phase is Phase.BACKOFF and u.record.initiator in gone)
+            if not u.terminal
+            and not (u.phase is Phase.BACKOFF and u.record.initiator in gone)
+            # Too few of its custodians live: it waits, and says so.
+            and not (u.phase is Phase.PREPARING and self.mesh.keepers(u.task) < majority(len(u.record.custodians)))
         ]
         if open_tasks:
             return f"{self.name} still asks for {' '.join(open_tasks)}"

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from meshagent.core.acts import (
+    Accept,
+    Accepted,
     AcceptProposal,
     Acknowledge,
     Adopt,
@@ -22,10 +24,16 @@ from meshagent.core.acts import (
     Failure,
     Forfeit,
     Inform,
+    Inquire,
+    Nack,
     NotUnderstood,
+    Outcome,
+    OutcomeKnown,
     PassPointOfNoReturn,
     Performative,
     PointOfNoReturnRecorded,
+    Prepare,
+    Promise,
     Propose,
     QueryStatus,
     Refuse,
@@ -33,11 +41,12 @@ from meshagent.core.acts import (
     Renew,
     Renewed,
     Reserve,
+    Standing,
     TaskRecord,
 )
 from meshagent.core.bodies import Body, EventMessage, Profile, Rejections, RevocationNotice, StoryQuery, StoryReply
 from meshagent.identity.envelope import BROADCAST, SealedMessage
-from meshagent.types import Delivery, Durability, Epoch, InDoubt, Reason, node_id_of, task_id_of
+from meshagent.types import Delivery, Durability, Epoch, InDoubt, Reason, TaskState, node_id_of, task_id_of
 from meshagent.wire import codec
 from meshagent.wire.frame import frame_bytes, message_bytes
 
@@ -71,6 +80,47 @@ RECORD: Final = TaskRecord(
 _TERMS: Final = {"task": TASK, "epoch": EPOCH}
 
 BODIES: Final[dict[str, Body]] = {
+    "prepare": Prepare(task=TASK, epoch=LATER),
+    "promise": Promise(
+        task=TASK,
+        epoch=LATER,
+        ballot=EPOCH,
+        accepted=EPOCH,
+        version=2,
+        holder=OTHER,
+        point_of_no_return=True,
+        cancelled=True,
+        grant_ms=1500,
+        mark=17,
+    ),
+    "accept": Accept(
+        task=TASK,
+        epoch=EPOCH,
+        ballot=EPOCH,
+        version=2,
+        record=RECORD,
+        first=True,
+        holder=OTHER,
+        point_of_no_return=True,
+        cancelled=True,
+        lease_ms=2000,
+        within_ms=60_000,
+        adopts=True,
+    ),
+    "accepted": Accepted(task=TASK, epoch=EPOCH, version=2, mark=18),
+    "nack": Nack(task=TASK, epoch=EPOCH, reason=Reason.STALE_EPOCH, promised=LATER),
+    "outcome": Outcome(
+        task=TASK,
+        epoch=EPOCH,
+        state=TaskState.DONE,
+        holder=OTHER,
+        result=b"\xc0",
+        reason=Reason.OPERATOR,
+        detail="a person said that it was done",
+    ),
+    "outcome_known": OutcomeKnown(task=TASK, epoch=EPOCH),
+    "inquire": Inquire(task=TASK, epoch=EPOCH),
+    "standing": Standing(task=TASK, epoch=LATER, known=True, remembered=17),
     "cfp": Cfp(**_TERMS, record=RECORD, reply_within_ms=400, within_ms=60_000, resumes=True),  # type: ignore[arg-type]
     "propose": Propose(**_TERMS, added_ms=41_200, load_ms=9, plan_version=6, because="12 m away", holds_result=True),  # type: ignore[arg-type]
     "refuse": Refuse(

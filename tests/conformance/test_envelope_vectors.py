@@ -83,6 +83,7 @@ def test_tagged_signatures_of_the_vectors_cover_tag_and_body() -> None:
         "JOIN_REQUEST": b"meshagent/join/v1\0",
         "REVOCATION": b"meshagent/revocation/v1\0",
         "SUB_KEY": b"meshagent/subkey/v1\0",
+        "TASK_RECORD": b"meshagent/task-record/v1\0",
     }
     assert set(tags) == set(GOLDEN["tagged_signatures"])
     for name, tag in tags.items():

@@ -126,6 +126,9 @@ class Reporting(ParticipantBase):
         known = c.acknowledged_by.intersection(c.custodians)
         if known and len(known | c.unknown_to) == len(c.custodians):
             return True  # all who keep it have the result
+        # The asker counts as one: it is whom the result is for, and it tells every custodian that does not know.
+        assert c.record is not None
+        known |= c.acknowledged_by & {c.record.initiator}
         return len(known) >= majority(len(c.custodians))
 
     def _doubt_settled(self, c: Contract) -> None:
