@@ -206,7 +206,9 @@ class Ending(Calling):
             self._illegal(u, peer, act, "that epoch was not awarded to it")
             return
         if act.in_doubt:
-            if not u.terminal and peer == u.holder and act.epoch in (u.epoch, u.former):
+            # After a takeover it may still name the epoch of an owner before the last.
+            present = act.epoch in (u.epoch, u.former) or bool(u.record.custodians)
+            if not u.terminal and peer == u.holder and present:
                 self._holder_in_doubt(u, peer)
             else:
                 # Settled meanwhile: without this word the doubter would refuse the same work (kind, key) for ever.

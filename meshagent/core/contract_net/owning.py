@@ -88,7 +88,7 @@ class Owning(Holding):
             cancelled=u.ending is not None,
             lease_ms=int(self._config.lease_s * 1000),
             within_ms=self._within_ms(u),
-            adopts=u.adopting,
+            adopts=u.adopting or u.ending is not None,
         )
 
     def _push_again(self, u: Undertaking) -> None:
