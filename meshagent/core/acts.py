@@ -508,6 +508,22 @@ FROM_INITIATOR: Final = frozenset(
 """Acts that go to the participant machine; all others go to the initiator machine, NOT_UNDERSTOOD to both."""
 
 
+AMONG_CUSTODIANS: Final = frozenset(
+    {
+        Performative.PREPARE,
+        Performative.PROMISE,
+        Performative.ACCEPT,
+        Performative.ACCEPTED,
+        Performative.NACK,
+        Performative.OUTCOME,
+        Performative.OUTCOME_KNOWN,
+        Performative.INQUIRE,
+        Performative.STANDING,
+    }
+)
+"""Acts between those whom the record names: its asker and its custodians. Nobody else is heard on them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Offer:
     """What a bidder answers to itself being asked: the price in its own plan."""

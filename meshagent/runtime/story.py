@@ -164,19 +164,8 @@ def _checked(about: object) -> dict[str, Any]:
     """Only the fields that `about_record` and `ending` write, of their types; a peer may send anything."""
     if not isinstance(about, dict):
         return {}
-    texts = (
-        "kind",
-        "initiator",
-        "delivery",
-        "in_doubt",
-        "durability",
-        "custodians",
-        "key",
-        "state",
-        "reason",
-        "detail",
-    )
-    texts += ("reason", "detail", "holder", "parent")
+    texts: list[str] = ["kind", "initiator", "delivery", "in_doubt", "durability", "custodians", "key", "parent"]
+    texts += ["state", "reason", "detail", "holder"]
     kept: dict[str, Any] = {
         name: about[name] for name in texts if isinstance(about.get(name), str) and len(about[name]) <= 1000
     }

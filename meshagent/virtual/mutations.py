@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Final
 
 from meshagent.core.acts import Performative
@@ -179,6 +180,39 @@ def _result_told_once() -> list[Patch]:
     return [(Participant, "_send_report", once), (Participant, "_peer_found", lambda self, peer: None)]
 
 
+def _accepted_by_one() -> list[Patch]:
+    """Rule 2: a majority has it on disk before the holder is told to start; here one custodian is enough."""
+    return [(Initiator, "_kept", lambda self, u: len(u.kept_by) >= 1)]
+
+
+def _no_quorum() -> list[Patch]:
+    """Rule 2: a new owner has the promises of a majority; here its own is enough."""
+    return [(Initiator, "_promised_by_most", lambda self, u: self._promised(u))]
+
+
+def _holder_not_adopted_but_replaced() -> list[Patch]:
+    """Rule 2: a holder with a grant is adopted, not called over."""
+    promised = Initiator._promised
+
+    def hasty(self: Any, u: Any) -> None:
+        for peer, (act, until_s) in list(u.promises.items()):
+            u.promises[peer] = (replace(act, holder=None), min(until_s, self._now_s))
+        promised(self, u)
+
+    return [(Initiator, "_promised", hasty)]
+
+
+def _point_of_no_return_not_promised_on() -> list[Patch]:
+    """Rule 4: a new owner learns of the point of no return from the promises."""
+    act = Initiator._promise_act
+    return [(Initiator, "_promise_act", lambda self, r, asked: replace(act(self, r, asked), point_of_no_return=False))]
+
+
+def _result_not_taken_by_custodians() -> list[Patch]:
+    """Rule 9: a result may be handed to any custodian."""
+    return [(Initiator, "_hear_done", lambda self, r, peer, act: None)]
+
+
 MUTATIONS: Final[dict[str, Callable[[], list[Patch]]]] = {
     "runner_up_in_the_same_epoch": _runner_up_in_the_same_epoch,
     "equal_epochs": _equal_epochs,
@@ -196,6 +230,11 @@ MUTATIONS: Final[dict[str, Callable[[], list[Patch]]]] = {
     "monotonic_instead_of_boot_time": _monotonic_instead_of_boot_time,
     "loss_shortens_the_wait": _loss_shortens_the_wait,
     "result_told_once": _result_told_once,
+    "accepted_by_one": _accepted_by_one,
+    "no_quorum": _no_quorum,
+    "holder_not_adopted_but_replaced": _holder_not_adopted_but_replaced,
+    "point_of_no_return_not_promised_on": _point_of_no_return_not_promised_on,
+    "result_not_taken_by_custodians": _result_not_taken_by_custodians,
 }
 
 

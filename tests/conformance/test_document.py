@@ -10,6 +10,7 @@ import pytest
 
 from meshagent.core import clock
 from meshagent.core.acts import (
+    AMONG_CUSTODIANS,
     FROM_INITIATOR,
     MAX_CHECKPOINT_BYTES,
     MAX_RESULT_BYTES,
@@ -164,6 +165,7 @@ def test_the_table_of_the_initiator_names_every_act_that_goes_to_it() -> None:
     _, _, *rows = table("| act | from | phase |")
     named = {word(name) for row in rows for name in row[0].split(", ")}
     assert named == {act for act, _, _ in INITIATOR}
+    assert not named & AMONG_CUSTODIANS, "these stand in the section on custody"
 
 
 def test_the_table_of_acts_names_every_act_once() -> None:

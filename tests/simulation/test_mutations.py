@@ -1,8 +1,9 @@
 """A net that has caught nothing proves nothing: each planted bug is found within a stated number of seeds.
 
 Bugs that show only when somebody sleeps or falls silent at the wrong moment are looked for where that happens often.
-Of PROTOCOL-DESIGN's list this slice can meet these; the others need custodians. A tombstone dropped early harms
-nobody here: its only initiator answers whatever comes late, and without its commit nothing starts.
+Of PROTOCOL-DESIGN's list these are met on whole nodes; what needs two owners and a stale message at one instant (a
+promise not kept, a grant after a promise, no wait at a custodian's boot) is shown step by step in
+tests/unit/core/contract_net/test_custody.py.
 """
 
 from __future__ import annotations
@@ -15,7 +16,14 @@ from meshagent.virtual.identities import POOL_SIZE
 from meshagent.virtual.mutations import MUTATIONS
 from meshagent.virtual.play import play
 from meshagent.virtual.scenario import Options, Scenario, draw_scenario
-from tests.support.scenes import cut_off_scene, mute_scene, nap_scene, sleep_scene
+from tests.support.scenes import (
+    custody_scene,
+    cut_off_scene,
+    mute_scene,
+    nap_scene,
+    reaching_custody_scene,
+    sleep_scene,
+)
 
 
 def drawn(seed: int) -> Scenario:
@@ -40,6 +48,11 @@ FOUND_WITHIN: dict[str, tuple[Callable[[int], Scenario], int]] = {
     "monotonic_instead_of_boot_time": (sleep_scene, 60),
     "loss_shortens_the_wait": (cut_off_scene, 20),
     "result_told_once": (drawn, 60),
+    "accepted_by_one": (custody_scene, 60),
+    "no_quorum": (custody_scene, 20),
+    "holder_not_adopted_but_replaced": (custody_scene, 20),
+    "point_of_no_return_not_promised_on": (reaching_custody_scene, 60),
+    "result_not_taken_by_custodians": (custody_scene, 10),
 }
 
 

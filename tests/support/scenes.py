@@ -136,3 +136,39 @@ def cut_off_scene(seed: int) -> Scenario:
         wait_s=rng.uniform(0.0, 2.0),
     )
     return pair_of_workers(LONG_PRESS, fault, lease_s=5.0)
+
+
+def reaching_custody_scene(seed: int) -> Scenario:
+    """The same around the point of no return."""
+    return custody_scene(seed, REACHING_PRESS)
+
+
+def custody_scene(seed: int, task: Task[Any] = LONG_PRESS) -> Scenario:
+    """Long work whose asker, holder and custodians are cut off, frozen or killed while it runs."""
+    rng = Random(f"custody/{seed}")
+    names = ("asker", "one", "two", "three", "four")
+    faults = []
+    for _ in range(rng.randint(2, 4)):
+        kind = rng.choice((Kind.CRASH, Kind.CRASH, Kind.PARTITION, Kind.PARTITION, Kind.PAUSE, Kind.ONE_WAY))
+        # Two of five cut off together hold a minority of the custodians, and often the holder or the asker.
+        struck = rng.sample(names, 2)
+        faults.append(
+            Fault(
+                kind=kind,
+                aim=rng.choice((Aim.NAME, Aim.HOLDER, Aim.ORIGIN)),
+                at_s=ASKED_AT_S + rng.uniform(0.0, 3.0),
+                nodes=tuple(struck),
+                duration_s=rng.choice((0.3, 1.0, 2.5, 4.0)) * rng.uniform(0.8, 1.2),
+                wait_s=rng.uniform(0.0, 0.8),
+                boundary=rng.randint(1, 40),
+            )
+        )
+    return Scenario(
+        seed=seed,
+        players=tuple(player(name, number, presses=number > 0, looks=False) for number, name in enumerate(names)),
+        asks=(Ask(at_s=ASKED_AT_S, origin="asker", task=task),),
+        plan=tuple(sorted(faults, key=lambda fault: (fault.at_s, fault.nodes))),
+        lease_s=2.0,
+        weather=Weather(spread=0.5, loss=rng.choice((0.0, 0.1))),
+        heal_at_s=14.0,
+    )

@@ -69,9 +69,6 @@ def _initiator_table() -> dict[tuple[P, Phase, Standing], Ruling]:
     for act in (P.RESERVE, P.RENEW, P.CHECKPOINT, P.INFORM, P.FAILURE, P.FORFEIT, P.CANCELLED):
         _rule(table, act, _ALL, _TAKERS)
     _rule(table, P.PASS_POINT_OF_NO_RETURN, _ALL, _TAKERS)
-    # Custodians; the machine checks that the record names them.
-    for act in (P.PROMISE, P.ACCEPTED, P.NACK, P.STANDING, P.OUTCOME_KNOWN):
-        _rule(table, act, _ALL, _ANYONE)
     # Answered by nobody, so that two confused nodes fall silent.
     _rule(table, P.NOT_UNDERSTOOD, _ALL, _ANYONE, Ruling.LATE)
     return table

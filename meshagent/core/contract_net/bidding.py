@@ -13,6 +13,7 @@ from meshagent.core.acts import (
     Refuse,
     RejectProposal,
     Reserve,
+    TaskRecord,
 )
 from meshagent.core.contract_net.clearing import within_tolerance
 from meshagent.core.contract_net.contract import Contract
@@ -121,7 +122,7 @@ class Bidding(Working):
         detail = ""
         if self._draining:
             reason, detail = Reason.DRAINING, "this node is leaving"
-        elif not self._authority(act.record.initiator, "announce", kind):
+        elif not self._may_announce(peer, act.record):
             reason, detail = Reason.PERMISSION, "its credential does not let the initiator announce this kind"
         elif not self._authority(self._me, "perform", kind):
             reason, detail = Reason.PERMISSION, "this device may not perform this kind"
@@ -130,6 +131,16 @@ class Bidding(Working):
         if reason is None:
             return None
         return Refuse(task=act.task, epoch=act.epoch, reason=reason, detail=detail)
+
+    def _may_announce(self, peer: NodeId, record: TaskRecord) -> bool:
+        """The asker may; or the custodian that goes on for it may ask for the same itself.
+
+        The latter matters where the asker's credential is not known here any more: it is gone, and this node has
+        restarted since.
+        """
+        return self._authority(record.initiator, "announce", record.kind) or (
+            peer != record.initiator and self._authority(peer, "announce", record.kind)
+        )
 
     def _same_work(self, act: Cfp | AcceptProposal) -> Contract | Refuse | None:
         """What another task of the same kind and key means for this one: its contract, where the result is at hand;

@@ -22,7 +22,18 @@ from collections.abc import Callable, Iterable
 from random import Random
 from typing import Any
 
-from meshagent.core.acts import PERFORMATIVE_OF, Act, Failure, Forfeit, Performative, Propose, Refuse, Renew, TaskRecord
+from meshagent.core.acts import (
+    AMONG_CUSTODIANS,
+    PERFORMATIVE_OF,
+    Act,
+    Failure,
+    Forfeit,
+    Performative,
+    Propose,
+    Refuse,
+    Renew,
+    TaskRecord,
+)
 from meshagent.core.contract_net.authority import INITIATOR, Ruling, Standing
 from meshagent.core.contract_net.initiator_base import Fact
 from meshagent.core.contract_net.interface import (
@@ -297,6 +308,14 @@ class Initiator(Keeping):
         u = self._open.get(act.task) or self._ended.get(act.task)
         if u is None:
             self._unknown(peer, act, performative)
+            return
+        if performative in AMONG_CUSTODIANS:
+            if peer in u.record.custodians or peer == u.record.initiator:
+                self._hearers[performative](u, peer, act, evidence)
+                if u.task in self._open or u.task in self._ended:
+                    self._arm(u)
+            else:
+                self._illegal(u, peer, act, "the record does not name it")
             return
         if isinstance(act, Renew) and self._holds_unseen(u, peer, act):
             self._arm(u)

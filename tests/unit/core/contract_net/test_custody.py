@@ -82,7 +82,9 @@ class Bench:
         """The same disk, a new life."""
         self.boot = self.boot[:-1] + bytes([self.boot[-1] + 1])
         self.start()
-        rows = {name: [row for (table, _), row in self.tables.items() if table == name] for name in (CUSTODY, INITIATED)}
+        rows = {
+            name: [row for (table, _), row in self.tables.items() if table == name] for name in (CUSTODY, INITIATED)
+        }
         marks = {key: row for (table, key), row in self.tables.items() if table == MARKS}
         self.keep(self.machine.restore_custody(rows[CUSTODY], marks, self.now_s))
         self.keep(self.machine.restore(rows[INITIATED], self.now_s))
@@ -149,6 +151,16 @@ def keeper() -> Bench:
 
 def renew(e: Epoch | None = None, sequence: int = 1) -> Renew:
     return Renew(task=record().task, epoch=e or epoch(1), boot=b"boot-of-worker-1", sequence=sequence)
+
+
+def phase(bench: Bench) -> Phase:
+    u = bench.machine.find(record().task)
+    assert u is not None
+    return u.phase
+
+
+def quarantined(bench: Bench) -> bool:
+    return bench.machine.quarantined
 
 
 # ---- who keeps a task
@@ -292,6 +304,15 @@ def test_attack_register_grab_nobody_outside_the_record_prepares_or_writes() -> 
     assert not bench.sent(Promise), "a ballot is its sender's own"
 
 
+def test_attack_false_vote_a_stranger_makes_no_majority_and_hears_nothing() -> None:
+    bench, task = asker()
+    bench.hear(WORKER, Accepted(task=task.task, epoch=epoch(0), version=1, mark=1))
+    bench.hear(WORKER, Nack(task=task.task, epoch=epoch(0), reason=Reason.STALE_EPOCH, promised=epoch(5, WORKER)))
+    u = bench.machine.find(task.task)
+    assert u is not None
+    assert (u.phase, u.kept_by) == (Phase.SUBMITTING, set())
+
+
 def test_attack_false_outcome_a_stranger_ends_nothing() -> None:
     bench = keeper()
     outcome = Outcome(task=record().task, epoch=epoch(1), state=TaskState.DONE, result=b"forged")
@@ -307,7 +328,7 @@ def test_attack_false_outcome_a_stranger_ends_nothing() -> None:
 def test_after_a_restart_nothing_is_voted_on_until_the_others_have_answered() -> None:
     bench = keeper()
     bench.restart()
-    assert bench.machine.quarantined
+    assert quarantined(bench)
     bench.hear(TWO, Prepare(task=record().task, epoch=epoch(5, TWO)))
     assert bench.one(Nack).reason is Reason.QUARANTINED
     bench.hear(WORKER, renew())
@@ -316,7 +337,7 @@ def test_after_a_restart_nothing_is_voted_on_until_the_others_have_answered() ->
         bench.link(peer)
         asked = bench.one(Inquire)
         bench.hear(peer, Standing(task=asked.task, epoch=asked.epoch, known=True, remembered=2))
-    assert not bench.machine.quarantined
+    assert not quarantined(bench)
     bench.hear(TWO, Prepare(task=record().task, epoch=epoch(5, TWO)))
     assert bench.sent(Promise)
 
@@ -429,7 +450,7 @@ def test_an_owner_that_restarts_asks_a_majority_who_holds_it_and_adopts_the_hold
     assert u.phase is Phase.PREPARING
     for custodian in (ONE, TWO):
         bench.hear(custodian, promise(u.epoch, epoch(1), WORKER, 1500))
-    assert u.phase is Phase.ACCEPTING
+    assert phase(bench) is Phase.ACCEPTING
     written = bench.sent(Accept)[0]
     assert (written.holder, written.adopts) == (WORKER, True)
 
