@@ -449,7 +449,18 @@ def _state(document: Mapping[str, Any], who: str) -> str:
 
 def _foot(document: Mapping[str, Any], names: Names) -> str:
     acts = [act for epoch in document.get("epochs", ()) for act in epoch.get("acts", ())]
-    unverified = sum(not act.get("verified", True) for act in acts)
+    # a bid is noted before it is verified; that of whoever was then awarded was verified at clearing
+    awarded = {
+        (number, act.get("from") or act.get("peer"))
+        for number, epoch in enumerate(document.get("epochs", ()))
+        for act in epoch.get("acts", ())
+        if act.get("act") == "accept_proposal"
+    }
+    unverified = sum(
+        not act.get("verified", True) and (number, act.get("from") or act.get("peer")) not in awarded
+        for number, epoch in enumerate(document.get("epochs", ()))
+        for act in epoch.get("acts", ())
+    )
     proof = "all verified" if not unverified else f"{unverified} of losing bidders known by their link alone"
     missing = [f"{names(one.get('id'))} ({clean(one.get('why', '?'))})" for one in document.get("not_asked", ())]
     cut = [names(one.get("id")) for one in document.get("told_by", ()) if one.get("truncated")]
