@@ -98,6 +98,12 @@ def test_an_unknown_reason_or_member_is_told(run: Run, joined: Path) -> None:
     assert "no device is called 'dog-9'" in unknown.err
 
 
+def test_a_member_is_shown_valid_as_long_as_its_newest_credential(run: Run, joined: Path) -> None:
+    assert "renewed for 30 days" in run("fleet", "renew", "dog-2", "--for", "30d", "--out", "new.cred").out
+    [line] = [line for line in run("fleet", "show").out.splitlines() if line.startswith("dog-2")]
+    assert "30 days" in line
+
+
 def test_renewal_prolongs_and_replaces(run: Run, joined: Path) -> None:
     before = DeviceIdentity.load(joined, now_s=wall_s()).credential
     run("fleet", "renew", "dog-2", "--for", "300d", "--out", "new.cred")
