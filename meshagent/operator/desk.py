@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.message import Message
 
 from meshagent.errors import LocalProtocolError, MeshAgentError
+from meshagent.identity.device import install_credential
+from meshagent.operator.device import joined
 from meshagent.operator.exits import CommandError, Exit
 from meshagent.operator.session import Document
 from meshagent.runtime.node import NotPermittedError
@@ -41,12 +44,15 @@ class NodeDesk:
         visiting: bool = False,
         facts: FactsMaker | None = None,
         shut_down: Callable[[bool], None] | None = None,
+        state: Path | None = None,
     ) -> None:
-        """`shut_down(now)` is called when somebody asks the node to leave; None: it is a visitor."""
+        """`shut_down(now)` is called when somebody asks the node to leave; None: it is a visitor. `state` is the folder
+        where a renewed credential goes."""
         self.node = node
         self._visiting = visiting
         self._facts = facts
         self._shut_down = shut_down
+        self._state = state
         self._answers: dict[type[Message], Callable[[Any], Awaitable[Document]]] = {
             pb.StatusRequest: self._status,
             pb.PeersRequest: self._peers,
@@ -57,6 +63,7 @@ class NodeDesk:
             pb.CompleteRequest: self._complete,
             pb.FactsRequest: self._facts_of,
             pb.SpreadRequest: self._spread,
+            pb.RenewRequest: self._renew,
             pb.ShutdownRequest: self._shutdown,
         }
 
@@ -161,6 +168,17 @@ class NodeDesk:
             ) from error
         alive = [peer for peer in self.node.look.peers()["peers"] if peer["state"] == "alive"]
         return {"schema": "meshagent.spread/1", "news": news, "peers": len(alive)}
+
+    async def _renew(self, request: pb.RenewRequest) -> Document:
+        if self._state is None:
+            raise CommandError("A visitor leaves by itself.", exit_code=Exit.USAGE, next_step="ask again in a moment")
+        node = self.node
+        # On disk first: after a crash in between, the next start reads what peers may have seen.
+        identity = install_credential(
+            self._state, node.identity.key, request.credential_file, now_s=node.clock.wall_s()
+        )
+        news = node.renew_credential(request.credential_file)
+        return {**joined(identity), "news": news, "peers": len(node.peers())}
 
     async def _shutdown(self, request: pb.ShutdownRequest) -> Document:
         if self._shut_down is None:

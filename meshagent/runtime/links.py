@@ -598,6 +598,15 @@ class Links:
         self._wake()
         return True
 
+    def credential_renewed(self) -> None:
+        """This device's credential was exchanged: links age, and the new ones are opened with it."""
+        now_s = self._clock.boot_s()
+        self._book.note_own(self._identity.credential)
+        self._note_book(now_s)
+        self._bite(now_s)
+        for session in list(self._sessions.values()):
+            session.link.close(LinkClosed.AGED)
+
     def _hear_notice(self, peer: NodeId, notice: RevocationNotice, now_s: float) -> None:
         for data in notice.lists:
             try:
