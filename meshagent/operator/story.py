@@ -96,6 +96,7 @@ class Names:
             self._put(epoch.get("initiator"), epoch.get("initiator_name"))
             for act in epoch.get("acts", ()):
                 self._put(act.get("from"), act.get("name"))
+                self._put(act.get("runner_up"), act.get("runner_up_name"))
 
     def _put(self, node: object, name: object) -> None:
         if node and name:
