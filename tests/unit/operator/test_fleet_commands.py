@@ -153,11 +153,14 @@ def test_identity_is_not_changed_under_a_running_node(run: Run, joined: Path) ->
     assert lock.take()
     lock.describe(name="dog-2", port=7340)
     try:
-        for arguments in (("leave", "--yes"), ("init", "--new-identity", "--yes"), ("join", "dog.cred")):
+        for arguments in (("leave", "--yes"), ("init", "--new-identity", "--yes")):
             done = run(*arguments, "--state", joined)
             assert done.code == 1
             assert "dog-2 (pid" in done.err
             assert "meshagent stop" in done.err
+        # a credential is handed to the node, which alone may install it; this one does not answer
+        handed = run("join", "dog.cred", "--state", joined)
+        assert (handed.code, "cannot be asked" in handed.err) == (4, True)
     finally:
         lock.release()
 
