@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +18,7 @@ from meshagent.operator.session import Document
 from meshagent.runtime.node import NotPermittedError
 from meshagent.runtime.story import DEFAULT_WAIT_S, opened
 from meshagent.sdk.backend import Pending, SubmitRequest
-from meshagent.types import Delivery, Durability, InDoubt, TaskId, short, task_label
+from meshagent.types import Delivery, Durability, InDoubt, TaskId, TaskState, short, task_label
 from meshagent.wire.v1 import operator_pb2 as pb
 
 if TYPE_CHECKING:
@@ -140,16 +140,26 @@ class NodeDesk:
     async def _cancel(self, request: pb.CancelRequest) -> Document:
         task = self._task(request.task)
         try:
-            asked = self.node.cancel(task, request.detail)
+            events: Any = self.node.watching()  # from before it is asked for: nothing is missed
+            doubted = self.node.look.about(task).get("state") == TaskState.IN_DOUBT
+            async with contextlib.aclosing(events):
+                asked = self.node.cancel(task, request.detail)
+                if asked and request.wait and not doubted:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(CANCEL_WAIT_S):
+                            await self._settled(self._label(task), events)
         except LocalProtocolError as error:
             raise _not_found(error) from error
-        pending = self.node.pending.get(task)
-        if asked and request.wait and pending is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CANCEL_WAIT_S):
-                    await pending.outcome()
         state = self.node.look.about(task).get("state")
         return {"schema": "meshagent.cancel/1", "task": self._label(task), "withdrawn": asked, "state": state}
+
+    async def _settled(self, label: str, events: AsyncIterable[Document]) -> None:
+        """Until a task has ended, or is in doubt: then it ends when a person says so, which nobody waits for."""
+        async for event in events:
+            if event["event"] == "state" and event.get("task") == label:
+                state = TaskState(event["state"])
+                if state.terminal or state is TaskState.IN_DOUBT:
+                    return
 
     async def _resolve(self, request: pb.ResolveRequest) -> Document:
         task = self._task(request.task)

@@ -44,7 +44,7 @@ def code_in(text: str) -> str:
 def commands_in(path: Path) -> set[tuple[str, ...]]:
     """Every `meshagent X` and `meshagent X Y` that somebody may type, without subcommands that are arguments."""
     groups = {name for name, one in get_command(app).commands.items() if hasattr(one, "commands")}  # type: ignore[attr-defined]
-    found = set()
+    found: set[tuple[str, ...]] = set()
     for line in code_in(path.read_text()).splitlines():
         for words in USED.findall(line.partition("#")[0]):
             first, _, second = words.partition(" ")
