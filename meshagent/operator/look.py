@@ -52,7 +52,7 @@ def status_text(document: Document, screen: Screen) -> str:
     if document.get("listen_port"):
         head.append(f"port {document['listen_port']}")
     if document.get("clock_offset_s") is not None:
-        head.append(f"clock {document['clock_offset_s']:+.2f} s")
+        head.append(f"clock {round(document['clock_offset_s'], 2) + 0.0:+.2f} s")  # never -0.00
     lines = [" · ".join(head)]
     for agent in document["agents"]:
         lines += _agent_lines(agent)
