@@ -119,6 +119,10 @@ class Participant(Bidding):
                 self._report(c, c.report)
             elif c.stage is Stage.CLOSED:
                 self._bury(c)
+                if c.record is None:
+                    self._bury_bare(c)
+            if c.task not in self._contracts:
+                continue
             if c.active or c.has_result or c.stage is Stage.IN_DOUBT:
                 c.answers_until_s = now_s + self._config.answers_key_s
                 self._index(c)
