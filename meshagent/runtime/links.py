@@ -578,7 +578,7 @@ class Links:
         session.ready = True
         session.greet_by_s = math.inf
         self.send((peer,), self._profile)
-        for lists in self._book.notice_groups(codec.MAX_LISTS_BYTES):
+        for lists in self._book.notice_groups(codec.MAX_LISTS_BYTES, codec.MAX_LISTS):
             self.send((peer,), RevocationNotice(lists=lists))
 
     # ---- revocation
