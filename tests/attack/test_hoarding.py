@@ -5,9 +5,10 @@ It may announce the kind, so no permission stops it; what it takes from others i
 
 from __future__ import annotations
 
-from meshagent.core.acts import Acknowledge, Cancel, Commit, Forfeit, Performative, Refuse, Reserve
+from meshagent.core.acts import Acknowledge, Cancel, Commit, Forfeit, Performative, Refuse, Reserve, WorkOutcome
 from meshagent.core.contract_net.authority import NoteBudget
-from meshagent.core.contract_net.interface import StartWork
+from meshagent.core.contract_net.interface import StartWork, WorkEnded
+from meshagent.core.contract_net.participant_base import LAPSES_HOLD_S, MAX_LAPSES
 from meshagent.core.contract_net.records import Stage
 from meshagent.types import Reason
 from tests.support.contract_desk import BOOT, ParticipantDesk
@@ -32,13 +33,30 @@ def test_hoarding_does_not_shorten_the_long_lease_of_work_that_was_committed() -
     assert desk.of(StartWork)[0].lease_until_s == reserved_s + 10.0
 
 
+def test_hoarding_an_initiator_that_awards_and_never_commits_is_refused_for_a_while_and_others_are_not() -> None:
+    desk = ParticipantDesk(lease_s=1.0)
+    for number in range(MAX_LAPSES):
+        desk.award(record=record_of(desk.asker, number + 1))
+        assert desk.one(Reserve)
+    desk.after(1.1)
+    desk.award(record=record_of(desk.asker, 99))
+    assert desk.one(Refuse).reason is Reason.BUSY
+    desk.award(record=record_of(desk.stranger, 1))
+    assert desk.one(Reserve)
+    desk.after(LAPSES_HOLD_S)
+    desk.award(record=record_of(desk.asker, 100))
+    assert desk.one(Reserve)
+
+
 def fill(desk: ParticipantDesk, count: int) -> list[Reason]:
-    """So many awards of the asker, each left to lapse and none acknowledged; the refusals."""
+    """So many awards of the asker, each done and none acknowledged; the refusals."""
     refused = []
     for number in range(1, count + 1):
-        desk.award(record=record_of(desk.asker, number))
+        act = desk.award(record=record_of(desk.asker, number))
         refused += [act.reason for _, act in desk.sent(Refuse)]
-        desk.after(desk.config.lease_s + 0.01)
+        if desk.sent(Reserve):
+            desk.hear(Commit(task=act.task, epoch=act.epoch))
+            desk.feed(WorkEnded(task=act.task, epoch=act.epoch, outcome=WorkOutcome(result=b"done")))
     return refused
 
 
@@ -57,7 +75,7 @@ def test_hoarding_ends_for_an_initiator_that_acknowledges() -> None:
     assert fill(desk, 100)
     for c in list(desk.machine.contracts()):
         assert c.report is not None
-        desk.hear(Acknowledge(task=c.task, epoch=c.report.epoch, act=Performative.FORFEIT))
+        desk.hear(Acknowledge(task=c.task, epoch=c.report.epoch, act=Performative.INFORM))
     desk.after(1.1)
     desk.award(record=record_of(desk.asker, 999))
     assert desk.one(Reserve)

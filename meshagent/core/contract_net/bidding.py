@@ -118,6 +118,8 @@ class Bidding(Working):
             reason, detail = Reason.PERMISSION, "its credential does not let the initiator announce this kind"
         elif not self._authority(self._me, "perform", kind):
             reason, detail = Reason.PERMISSION, "this device may not perform this kind"
+        elif c is None and self._lets_lapse(peer):
+            reason, detail = Reason.BUSY, "this initiator awarded often of late, and never committed"
         elif c is None and self._hoards_too_many(peer):
             reason, detail = Reason.BUSY, "too many contracts of this initiator are open, or unacknowledged, here"
         elif c is None and not self._has_room():

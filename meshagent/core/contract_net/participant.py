@@ -160,6 +160,7 @@ class Participant(Bidding):
             case Stage.RESERVED:
                 if now_s >= c.lease_until_s:
                     self._note(c, "lease_ended", (("why", "no commit within the lease"),))
+                    self._has_lapsed(c.initiator)
                     self._release(c)
                     self._report(c, Report(act=Performative.FORFEIT, epoch=c.epoch, reason=Reason.LEASE_LOST))
             case Stage.EXECUTING:

@@ -16,6 +16,10 @@ from meshagent.types import Epoch, NodeId, Reason, TaskId
 
 Fact = tuple[str, str | int | float | bool | None]
 """One fact of a note."""
+MAX_LAPSES: Final = 16
+LAPSES_HOLD_S: Final = 30.0
+"""An initiator that crashed leaves some reservations uncommitted; one that leaves so many within so long is refused for
+the rest of it, else it could hold every place of the queue by awarding alone."""
 HOARDS_HOLD_S: Final = 1.0
 """Counting 10,000 contracts takes a millisecond; more often would be an attack of its own."""
 RENEWALS_A_LEASE: Final = 3.2
@@ -47,6 +51,9 @@ class ParticipantBase:
         """Tombstones of cancels that overtook their award, oldest first: all that is known of such a task is that
         somebody named it."""
         self._hoards: Counter[NodeId] = Counter()
+        self._lapsed: Counter[NodeId] = Counter()
+        self._lapsed_until_s = 0.0
+        """Who let how many reservations lapse without a commit, of late."""
         self._hoards_until_s = 0.0
         """Whose open contracts are how many, as counted a moment ago."""
         self._now_s = 0.0
@@ -140,6 +147,15 @@ class ParticipantBase:
             self._hoards = Counter(c.initiator for c in self._contracts.values() if c.stage is not Stage.CLOSED)
             self._hoards_until_s = self._now_s + HOARDS_HOLD_S
         return self._hoards[initiator] >= max(1, self._config.max_contracts // 8)
+
+    def _has_lapsed(self, initiator: NodeId) -> None:
+        if self._now_s >= self._lapsed_until_s:
+            self._lapsed.clear()
+            self._lapsed_until_s = self._now_s + LAPSES_HOLD_S
+        self._lapsed[initiator] += 1
+
+    def _lets_lapse(self, initiator: NodeId) -> bool:
+        return self._now_s < self._lapsed_until_s and self._lapsed[initiator] >= MAX_LAPSES
 
     def _bury_bare(self, c: Contract) -> None:
         """Keep few of them: anybody may cancel what never was, and must push out nobody's tombstone by that."""
