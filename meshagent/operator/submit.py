@@ -68,12 +68,13 @@ async def submit_task(screen: Screen, wish: Wish, flags: Mapping[str, tuple[str,
     if wish.kind == "-":
         wish = _from_stdin(wish)
     _check_words(wish)
-    async with open_session(screen, flags=flags, always_visit=screen.dev) as desk:
+    async with open_session(screen, flags=flags, always_visit=screen.dev and wish.wait) as desk:
         if desk.visiting and not wish.wait:
             raise CommandError(
                 "Nobody would keep the task: no node runs here, and this visitor leaves at once.",
                 exit_code=Exit.USAGE,
-                next_step="leave --no-wait out, or run a node first: meshagent run ROLE",
+                next_step="leave --no-wait out, or run a node first: meshagent run ROLE"
+                + (" --dev" if screen.dev else ""),
             )
         offer = await _find(screen, desk, wish)
         request = _request(screen, wish, offer.outline)

@@ -92,6 +92,31 @@ def test_a_second_ctrl_c_ends_a_node_at_once(cli: Cli) -> None:
     assert time.perf_counter() - began_s < 8.0
 
 
+def test_a_role_that_ignores_its_cancellation_does_not_keep_the_node_from_leaving(cli: Cli) -> None:
+    ann = cli.node("ann")
+    cli.start("submit", "Deaf", "--dev")
+    ann.until("committed")
+    ann.process.send_signal(signal.SIGINT)
+    ann.until("leaving")
+    ann.process.send_signal(signal.SIGINT)
+    assert ann.ended().code == 0
+    assert "Worker.ignore does not end; it is abandoned" in ann.err
+    assert "Traceback" not in ann.err
+
+
+def test_a_role_that_holds_the_loop_does_not_keep_ctrl_c_from_ending_the_node(cli: Cli) -> None:
+    ann = cli.node("ann")
+    cli.start("submit", "Spin", "--dev", "--no-wait")
+    ann.until("held the loop for")
+    for _ in range(100):  # signals that come at once count once
+        ann.process.send_signal(signal.SIGINT)
+        if ann.process.poll() is not None:
+            break
+        time.sleep(0.02)
+    assert ann.ended().code == 1
+    assert "a role holds this process and does not let go" in ann.err
+
+
 def test_a_node_goes_on_when_nobody_reads_its_timeline_any_more(cli: Cli) -> None:
     words = [*COMMAND, "run", str(WORKSHOP), "--dev"]
     node = subprocess.Popen(words, cwd=cli.home, env=cli.environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
