@@ -44,7 +44,7 @@ TIMELINE: Final = frozenset(
     {
         "peer_joined", "peer_lost", "battery_low", "called", "propose", "refuse", "accept_proposal", "commit",
         "ended", "backoff", "lost", "lease_ended", "fenced", "adopted", "restarted", "in_doubt", "forged", "expired",
-        "cancelled",
+        "cancelled", "inform", "failure", "forfeit",
     }
 )  # fmt: skip
 """What the terminal of `run` shows; `watch` shows everything."""

@@ -266,6 +266,10 @@ class _Following:
         except asyncio.CancelledError:
             await self._abandon("interrupted")
             raise
+        except CommandError as error:
+            if error.exit_code is not Exit.UNREACHED or not self._task:
+                raise
+            raise self._orphaned() from error  # its socket broke: killed, or stopped at once
         finally:
             await answers.aclose()
         return self._left(outcome) if outcome.get("event") == "submitted" else self._ended(outcome)
@@ -289,10 +293,15 @@ class _Following:
                         self._told.append(document)
         finally:
             impatient.cancel()
-        raise CommandError(
-            f"The node left before {short(self._task) or 'the task'} ended.",
+        raise self._orphaned()
+
+    def _orphaned(self) -> CommandError:
+        return CommandError(
+            f"The node left before {short(self._task) or 'the task'} ended. "
+            "Its journal has it: it goes on when the node is back.",
             exit_code=Exit.UNREACHED,
-            next_step=f"when it is back: meshagent why {short(self._task)}",
+            next_step=f"start the node again, then: meshagent why {short(self._task)}"
+            + (" --dev" if self._screen.dev else ""),
         )
 
     def _grow_impatient(self) -> None:

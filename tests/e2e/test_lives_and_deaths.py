@@ -230,3 +230,21 @@ def test_a_running_node_takes_up_a_renewed_credential_and_its_peers_honour_it(cl
     assert cli("status", "--state", ann_state, "--json").document["credential"]["may"] == ["announce:*"]
     stranger = cli("join", "ann.cred", "--state", bob_state)
     assert (stranger.code, "is for ann" in stranger.err) == (3, True), stranger.err
+
+
+def test_an_asker_that_is_killed_finishes_its_task_when_it_is_back(cli: Cli) -> None:
+    ann = cli.node("ann")
+    cli.node("bob")
+    ann.until("peer joined  bob")
+    asked = cli.start("submit", "Slow", "seconds=4", "--dev", "--node", "ann").until("progress")
+    ann.process.kill()
+    left = asked.ended()
+    assert left.code == 4
+    assert "it goes on when the node is back" in left.err
+    label = next(word for word in left.err.split() if word.startswith("slow-"))
+    assert f"then: meshagent why {label} --dev" in left.err
+    again = cli.node("ann")
+    again.until(f"{label}  result")
+    told = cli("why", label, "--dev")
+    assert told.out.startswith(f"{label}  workshop.Slow(seconds=4)\nDONE by "), told.out
+    assert "restarted" in told.out
