@@ -52,7 +52,7 @@ def status_text(document: Document, screen: Screen) -> str:
     if document.get("listen_port"):
         head.append(f"port {document['listen_port']}")
     if document.get("clock_offset_s") is not None:
-        head.append(f"clock {document['clock_offset_s']:+.2f} s")
+        head.append(f"clock {round(document['clock_offset_s'], 2) + 0.0:+.2f} s")  # never -0.00
     lines = [" · ".join(head)]
     for agent in document["agents"]:
         lines += _agent_lines(agent)
@@ -235,6 +235,8 @@ async def show_why(screen: Screen, task: str) -> None:
                     pb.WhyRequest(task=task, within_s=within_s), timeout_s=within_s + ANSWER_SLACK_S
                 )
             except CommandError as error:
+                if error.exit_code is Exit.USAGE:
+                    raise  # it knows several that begin so
                 missed = error
                 continue
         screen.answer(document, tell(document, screen.paint))

@@ -7,6 +7,7 @@ sentences come from other devices and are cleaned.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -109,6 +110,7 @@ class Names:
             self._put(epoch.get("initiator"), epoch.get("initiator_name"))
             for act in epoch.get("acts", ()):
                 self._put(act.get("from"), act.get("name"))
+                self._put(act.get("runner_up"), act.get("runner_up_name"))
 
     def _put(self, node: object, name: object) -> None:
         if node and name:
@@ -350,7 +352,7 @@ def _renewals(act: Act) -> str:
 
 
 def _ended(act: Act, names: Names) -> str:
-    extra = _facts(act, ("renewals", "longest_gap_s", "recalled", "why", "detail", "reason", "bytes"))
+    extra = _facts(act, ("renewals", "longest_gap_s", "recalled", "why", "detail", "reason", "bytes", "checkpoint"))
     parts = [_who(act, names)]
     if act.get("act") == "lease_ended":
         parts.append("ended")
@@ -363,9 +365,17 @@ def _ended(act: Act, names: Names) -> str:
         parts.append("at_least_once: called again at once")
     if _renewals(act):
         parts.append(_renewals(act))
+    if act.get("checkpoint"):
+        parts.append("its checkpoint goes on")
     if extra:
         parts.append(extra)
     return "   ".join(parts)
+
+
+def _restarted(act: Act, names: Names) -> str:
+    phase = f"   its journal says: {clean(act['phase'])}" if act.get("phase") else ""
+    doubt = "   past its point of no return" if act.get("in_doubt") else ""
+    return f"{_who(act, names)}{phase}{doubt}"
 
 
 def _work_ended(act: Act, names: Names) -> str:
@@ -401,6 +411,7 @@ _TELLERS: Final[Mapping[str, Callable[[Act, Names], str]]] = {
     "cancelled": _ended,
     "cancel": _ended,
     "ended": _work_ended,
+    "restarted": _restarted,
     "backoff": _backoff,
     "checkpoint": _checkpoint,
 }
@@ -430,11 +441,16 @@ def event_line(document: Mapping[str, Any]) -> str:
 
 
 class Timeline:
-    """Lines of events as they come; progress that did not move since its last line is not told again."""
+    """Lines of events as they come; what was told by the last line is not told again.
+
+    That is progress that did not move, and an act that a node notes twice because it awarded the task to itself.
+    """
 
     def __init__(self) -> None:
         """Nothing told yet."""
         self._progress: dict[str, tuple[object, object]] = {}
+        self._noted: tuple[object, ...] = ()
+        self._noted_s = -math.inf
 
     def line(self, document: Mapping[str, Any]) -> str:
         """The line, or nothing."""
@@ -447,6 +463,12 @@ class Timeline:
                 return ""
             else:
                 self._progress[task] = seen
+        elif document.get("event") in _BOTH_NOTE:
+            noted = tuple(document.get(key) for key in ("event", "task", "peer", "epoch"))
+            at_s = float(document.get("t_s", 0.0))
+            if noted == self._noted and at_s - self._noted_s < SAME_S:
+                return ""
+            self._noted, self._noted_s = noted, at_s
         return event_line(document)
 
 
@@ -466,7 +488,18 @@ def _state(document: Mapping[str, Any], who: str) -> str:
 
 def _foot(document: Mapping[str, Any], names: Names) -> str:
     acts = [act for epoch in document.get("epochs", ()) for act in epoch.get("acts", ())]
-    unverified = sum(not act.get("verified", True) for act in acts)
+    # a bid is noted before it is verified; that of whoever was then awarded was verified at clearing
+    awarded = {
+        (number, act.get("from") or act.get("peer"))
+        for number, epoch in enumerate(document.get("epochs", ()))
+        for act in epoch.get("acts", ())
+        if act.get("act") == "accept_proposal"
+    }
+    unverified = sum(
+        not act.get("verified", True) and (number, act.get("from") or act.get("peer")) not in awarded
+        for number, epoch in enumerate(document.get("epochs", ()))
+        for act in epoch.get("acts", ())
+    )
     proof = "all verified" if not unverified else f"{unverified} of losing bidders known by their link alone"
     missing = [f"{names(one.get('id'))} ({clean(one.get('why', '?'))})" for one in document.get("not_asked", ())]
     cut = [names(one.get("id")) for one in document.get("told_by", ()) if one.get("truncated")]

@@ -238,7 +238,7 @@ class Look:
                 record = self._record_of(value)
                 document["task"] = task_label(record.kind, value) if record is not None else value
                 document["kind"] = record.kind if record is not None else facts.get("kind")
-            elif name in ("peer", "holder") and value is not None:
+            elif name in ("peer", "holder", "runner_up") and value is not None:
                 document[name] = value
                 document[f"{name}_name"] = self.name_of(value)
             elif name not in document:

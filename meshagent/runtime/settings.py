@@ -17,7 +17,9 @@ class NodeSettings:
     name: str
     contract: ContractConfig = field(default_factory=ContractConfig)
     capabilities: frozenset[str] = frozenset()
-    """What this body has, beside what its credential certifies."""
+    """What this body has, and what its credential certifies."""
+    certified: frozenset[str] = frozenset()
+    """Those of `capabilities` that the credential alone vouches for; a renewed credential exchanges them."""
     site_map: SiteMap = field(default_factory=SiteMap)
     body: Body = field(default_factory=lambda: Body(speed_mps=1.0))
     position_m: Point = (0.0, 0.0)

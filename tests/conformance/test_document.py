@@ -87,7 +87,13 @@ SAID: Final[tuple[tuple[str, tuple[object, ...], tuple[object, ...]], ...]] = (
         (f"{clock.RESERVE_MS:,}", clock.AHEAD_RESERVE_MS),
     ),
     # 11, 12
-    (r"at most (\d+) a second", (50,), (story.MAX_ANSWERS_A_S,)),
+    (
+        r"(\d+) a second to one peer and (\d+) in all",
+        (10, 50),
+        (story.MAX_ANSWERS_A_PEER_S, story.MAX_ANSWERS_A_S),
+    ),
+    (r"`result` have (\d+) KiB together", (40,), (story.MAX_BLOB_BYTES // 1024,)),
+    (r"would exceed (\d+) KiB", (56,), (story.MAX_REPLY_BYTES // 1024,)),
     (r"at most ([\d,]+) bytes \| \| delivery", ("32,768",), (f"{MAX_SPEC_BYTES:,}",)),
     (
         r"texts at most (\d+) characters, result ([\d,]+) bytes, checkpoint ([\d,]+) bytes",

@@ -31,6 +31,7 @@ class Greeter(Role):
     async def greet(self, job: Greet) -> str:
         return f"hello {job.name}, {self.node.name} speaking"
 """
+STUBBORN = WORKSHOP.with_name("stubborn.py")
 LOOPBACK = {"MESHAGENT_NETWORK__INTERFACES": "lo", "MESHAGENT_NETWORK__PORT": "0", "MESHAGENT_PRESET": "loopback"}
 
 
@@ -90,6 +91,31 @@ def test_a_second_ctrl_c_ends_a_node_at_once(cli: Cli) -> None:
     ann.process.send_signal(signal.SIGINT)
     assert ann.ended().code == 0
     assert time.perf_counter() - began_s < 8.0
+
+
+def test_a_role_that_ignores_its_cancellation_does_not_keep_the_node_from_leaving(cli: Cli) -> None:
+    ann = cli.node("ann", STUBBORN)
+    cli.start("submit", "Deaf", "--dev")
+    ann.until("committed")
+    ann.process.send_signal(signal.SIGINT)
+    ann.until("leaving")
+    ann.process.send_signal(signal.SIGINT)
+    assert ann.ended().code == 0
+    assert "Stubborn.ignore does not end; it is abandoned" in ann.err
+    assert "Traceback" not in ann.err
+
+
+def test_a_role_that_holds_the_loop_does_not_keep_ctrl_c_from_ending_the_node(cli: Cli) -> None:
+    ann = cli.node("ann", STUBBORN)
+    cli.start("submit", "Spin", "--dev", "--no-wait")
+    ann.until("held the loop for")
+    for _ in range(100):  # signals that come at once count once
+        ann.process.send_signal(signal.SIGINT)
+        if ann.process.poll() is not None:
+            break
+        time.sleep(0.02)
+    assert ann.ended().code == 1
+    assert "a role holds this process and does not let go" in ann.err
 
 
 def test_a_node_goes_on_when_nobody_reads_its_timeline_any_more(cli: Cli) -> None:
@@ -183,3 +209,43 @@ def test_run_tells_json_lines_where_they_are_asked_for(cli: Cli) -> None:
     documents = [json.loads(line) for line in ann.out.splitlines()]
     assert {d["schema"] for d in documents} == {"meshagent.up/1", "meshagent.event/1"}
     assert documents[0]["name"] == "ann"
+
+
+def test_a_running_node_takes_up_a_renewed_credential_and_its_peers_honour_it(cli: Cli) -> None:
+    ann_state, bob_state = cli.device("ann", may=["perform:*"]), cli.device("bob")
+    bob = cli.start("run", WORKSHOP, "--state", bob_state, "--name", "bob", **LOOPBACK).until("is up in")
+    cli.start("run", "--state", ann_state, "--name", "ann", **LOOPBACK).until("peer joined  bob")
+    ask = ("submit", "Greet", "name=you", "--state", ann_state)
+    refused = cli(*ask)
+    assert refused.code == 6, refused.err
+    authority = cli.home / "authority-plant"
+    renewed = cli("fleet", "renew", "ann", "--may", "announce:*", "--for", "40d", "--authority", authority)
+    assert renewed.code == 0, renewed.err
+    taken = cli("join", "ann.cred", "--state", ann_state)
+    assert (taken.code, taken.err) == (0, "")
+    assert taken.out.startswith("ann uses it from now on: fleet plant")
+    assert cli("join", "ann.cred", "--state", ann_state, "--json").document["news"] is False
+    done = cli(*ask, "--queue", "--within", "10s")
+    assert (done.code, done.out) == (0, "hello you, bob speaking\n"), done.err
+    assert "peer lost" not in bob.out
+    assert cli("status", "--state", ann_state, "--json").document["credential"]["may"] == ["announce:*"]
+    stranger = cli("join", "ann.cred", "--state", bob_state)
+    assert (stranger.code, "is for ann" in stranger.err) == (3, True), stranger.err
+
+
+def test_an_asker_that_is_killed_finishes_its_task_when_it_is_back(cli: Cli) -> None:
+    ann = cli.node("ann")
+    cli.node("bob")
+    ann.until("peer joined  bob")
+    asked = cli.start("submit", "Slow", "seconds=4", "--dev", "--node", "ann").until("progress")
+    ann.process.kill()
+    left = asked.ended()
+    assert left.code == 4
+    assert "it goes on when the node is back" in left.err
+    label = next(word for word in left.err.split() if word.startswith("slow-"))
+    assert f"then: meshagent why {label} --dev" in left.err
+    again = cli.node("ann")
+    again.until(f"{label}  result")
+    told = cli("why", label, "--dev")
+    assert told.out.startswith(f"{label}  workshop.Slow(seconds=4)\nDONE by "), told.out
+    assert "restarted" in told.out

@@ -111,9 +111,13 @@ class Reporting(ParticipantBase):
             and act.epoch == c.report.epoch
         ):
             c.acknowledged_by.add(self._speaker)
-            if self._is_known(c):
-                c.acknowledged = True
-                self._close(c)
+            if not self._is_known(c):
+                return
+            c.acknowledged = True
+            if c.task not in self._dirty:
+                # After a crash the report is said again and acknowledged again, so nothing hurries.
+                self._at_leisure.add(c.task)
+            self._close(c)
         elif c.stage is Stage.IN_DOUBT and act.act is Performative.CANCELLED and act.epoch >= c.epoch:
             self._doubt_settled(c)
 
@@ -201,4 +205,5 @@ class Reporting(ParticipantBase):
             c.cancelled_under = act.epoch
             self._contracts[act.task] = c
             self._close(c)
+            self._bury_bare(c)
         self._send(peer, Cancelled(task=act.task, epoch=act.epoch))

@@ -101,6 +101,17 @@ def test_a_takeover_is_told_as_it_happened() -> None:
     ]
 
 
+def test_a_bid_that_was_awarded_counts_as_verified_and_one_that_lost_does_not() -> None:
+    bids = [act(0.0, "propose", dog, added_ms=1, load_ms=0, score=1, verified=False) for dog in (DOG1, DOG2)]
+    last = tell(story([*bids, act(0.1, "accept_proposal", DOG1)]), PLAIN).splitlines()[-1]
+    assert last.startswith("3 lines by 1 device, 1 of losing bidders known by their link alone")
+
+
+def test_a_runner_up_is_called_by_name_while_it_happens() -> None:
+    event = {"event": "accept_proposal", "task": "check-7k2f", "peer": DOG1, "peer_name": "dog-1", "t_s": 1.0}
+    assert event_line({**event, "runner_up": DOG2, "runner_up_name": "dog-2"}).endswith("dog-1      runner-up dog-2")
+
+
 def test_whoever_could_not_be_asked_is_named_with_the_reason() -> None:
     told = tell(story([], not_asked=[{"id": DOG1, "name": "dog-1", "why": "not linked"}]), PLAIN)
     assert told.splitlines()[-1].endswith("not asked: dog-1 (not linked)")
@@ -229,3 +240,25 @@ def test_progress_that_does_not_move_is_told_once() -> None:
     assert timeline.line({**step, "progress": 0.6, "note": "y"})
     assert timeline.line({"event": "state", "task": "slow-aaaa", "state": "done", "t_s": 3.0})
     assert timeline.line({**step, "progress": 0.6, "note": "y"}), "a second life of a task is told anew"
+
+
+def test_an_act_that_a_node_notes_as_asker_and_as_holder_is_told_once() -> None:
+    timeline = Timeline()
+    commit = {"event": "commit", "task": "slow-aaaa", "peer": DOG1, "peer_name": "dog-1", "epoch": 1, "t_s": 1.0}
+    assert timeline.line({**commit, "lease_s": 2.0})
+    assert timeline.line({**commit, "t_s": 1.001}) == ""
+    assert timeline.line({**commit, "epoch": 2, "t_s": 1.002}), "another epoch is another act"
+    assert timeline.line({**commit, "t_s": 9.0}), "so is one much later"
+
+
+@pytest.mark.parametrize(
+    ("facts", "text"),
+    [
+        ({"phase": "committed"}, "dog-1 its journal says: committed"),
+        ({"in_doubt": True}, "dog-1 past its point of no return"),
+        ({"in_doubt": False}, "dog-1"),
+    ],
+)
+def test_a_restart_says_what_was_found(facts: dict[str, Any], text: str) -> None:
+    told = describe(act(0.0, "restarted", DOG1, **facts), Names({"told_by": [{"id": DOG1, "name": "dog-1"}]}))
+    assert " ".join(told.split()) == text
