@@ -121,8 +121,7 @@ class Calling(InitiatorBase):
             self._close(u)
 
     def _go_above(self, u: Undertaking, act: Refuse) -> None:
-        """A peer has seen a later epoch of ours, whose journal is the older one, or of an owner before us. What comes next
-        is above it."""
+        """A peer has seen a later epoch of ours, or of an owner before us: go above it."""
         seen = act.seen
         known = seen is not None and (seen.owner == self._me or bool(u.record.custodians))
         if seen is not None and known and 0 <= seen.counter - u.epoch.counter <= MAX_EPOCH_JUMP:
