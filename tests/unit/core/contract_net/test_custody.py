@@ -12,7 +12,9 @@ from meshagent.core.acts import (
     Accept,
     Accepted,
     AcceptProposal,
+    Acknowledge,
     Act,
+    Cancelled,
     Cfp,
     Commit,
     Inform,
@@ -542,3 +544,43 @@ def test_a_task_that_waits_for_its_asker_is_kept_and_taken_over_by_nobody() -> N
     bench.after(30.0)
     assert bench.machine.find(record().task) is None
     assert bench.machine.kept(record().task) is not None
+
+
+# ---- what the simulator found
+
+
+def test_an_asker_that_restarts_while_submitting_prepares_before_it_writes_again() -> None:
+    bench, task = asker()
+    bench.restart()
+    assert not bench.sent(Accept), "somebody may own it by now, and a ballot that nobody promised outbids nobody"
+    ballot = bench.sent(Prepare)[0].epoch
+    bench.hear(ONE, Nack(task=task.task, epoch=ballot, reason=Reason.UNKNOWN_TASK))
+    bench.hear(TWO, Nack(task=task.task, epoch=ballot, reason=Reason.UNKNOWN_TASK))
+    assert {one.ballot for one in bench.sent(Accept)} == {ballot}
+
+
+def test_a_doubt_that_is_told_while_the_owner_prepares_is_not_settled_by_an_acknowledgement() -> None:
+    bench, task = asker()
+    kept_by(bench, ONE, TWO)
+    reserved(bench, task.task)
+    kept_by(bench, ONE, TWO)
+    bench.restart()
+    bench.hear(WORKER, Cancelled(task=task.task, epoch=epoch(1), in_doubt=True))
+    assert not bench.sent(Acknowledge)
+    assert phase(bench) is Phase.PREPARING
+
+
+def test_a_doubt_under_the_epoch_of_an_owner_before_the_last_is_a_doubt_still() -> None:
+    bench, task = asker()
+    kept_by(bench, ONE, TWO)
+    reserved(bench, task.task)
+    kept_by(bench, ONE, TWO)
+    bench.restart()
+    u = bench.machine.find(task.task)
+    assert u is not None
+    for custodian in (ONE, TWO):
+        bench.hear(custodian, promise(u.epoch, epoch(4, TWO), WORKER, 0, pnr=True))
+    assert phase(bench) is Phase.IN_DOUBT
+    bench.hear(WORKER, Cancelled(task=task.task, epoch=epoch(1), in_doubt=True))
+    assert not bench.sent(Acknowledge)
+    assert phase(bench) is Phase.IN_DOUBT
