@@ -54,6 +54,7 @@ class Mesh:
         self.network = network
         self.watcher = watcher
         self.members: dict[str, Member] = {}
+        self.custodians = 3
         self.sites: dict[str, tuple[float, float]] = {}
         self._failures: list[tuple[str, Exception]] = []
         self._identities = world.rng("identities").sample(range(POOL_SIZE), POOL_SIZE)
@@ -86,6 +87,7 @@ class Mesh:
             position_m=position_m,
             battery_soc=battery_soc,
             visitor=visitor,
+            custodians=self.custodians,
         )
         if number is None:
             number = self._identities.pop() if self._identities else POOL_SIZE + len(self.members)

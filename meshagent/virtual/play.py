@@ -115,6 +115,7 @@ def stage(seed: int, scenario: Scenario) -> Company:
     contract = ContractConfig(lease_s=scenario.lease_s, renew_s=0.3 * scenario.lease_s)
     mesh = Mesh(world, network, watcher=watcher, contract=contract)
     mesh.sites.update(scenario.sites)
+    mesh.custodians = scenario.custodians
     company = Company(scenario, world, network, watcher, mesh)
     for player in scenario.players:
         member = mesh.add_player(player)

@@ -91,6 +91,8 @@ class Scenario:
     lease_s: float
     weather: Weather
     heal_at_s: float
+    custodians: int = 3
+    """How many keep a task beside its asker; 0: nobody, as with `durability=local`."""
     sites: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def lines(self) -> list[str]:

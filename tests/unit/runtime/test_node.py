@@ -292,8 +292,11 @@ def test_many_tasks_share_turns_and_a_single_one_never_waits() -> None:
         await mesh.linked(1)
         await asyncio.sleep(1.0)  # what is said once a link is acknowledged
         started_s = mesh.loop.time()
-        await ask(eve).submit(Greet("one"))
+        await ask(eve).submit(Greet("one"), durability="local")
         assert mesh.loop.time() - started_s == pytest.approx(6 * DELAY_S), "six messages one after the other, no pause"
+        started_s = mesh.loop.time()
+        await ask(eve).submit(Greet("kept"))
+        assert mesh.loop.time() - started_s == pytest.approx(8 * DELAY_S), "and two for its custodian"
 
         async def one(number: int) -> str:
             await asyncio.sleep(number * DELAY_S / 4)
