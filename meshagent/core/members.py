@@ -20,8 +20,9 @@ from typing import Final, NamedTuple, Protocol
 from meshagent.errors import ConfigurationError
 from meshagent.types import NodeId
 
-MAX_MEMBERS: Final = 2048
-"""Members in the table, about 1 KiB each. Only devices with a known credential get in: the owner bounds it first."""
+MAX_MEMBERS: Final = 1536
+"""Members in the table, about 1 KiB each. Only devices with a known credential get in: the owner bounds it first.
+A summary of so many fits one message over a link."""
 MAX_ADDRESSES: Final = 4
 """Local addresses in a record (SECURITY-DESIGN 6)."""
 MAX_REFUTATION: Final = (1 << 32) - 1

@@ -397,9 +397,12 @@ class Membership:
         member = self.roster.get(record.node)
         state = MemberState.LEFT if record.left else MemberState.ALIVE
         if member is None:
-            added = self.roster.add(record, state, now_s)
-            if added is None:
-                return
+            if self.roster.full:
+                oldest = self.roster.crowded_by()
+                if oldest is None:
+                    return
+                self._drop(oldest, "made room")
+            self.roster.add(record, state, now_s)
             self._effects.append(RecordLearned(record=record))
             self._effects.append(MemberChanged(node=record.node, before=None, state=state, why="joined"))
         else:
@@ -537,15 +540,8 @@ class Membership:
     def _credential_ended(self, peer: NodeId) -> None:
         self._links.pop(peer, None)
         member = self.roster.get(peer)
-        if member is None:
-            return
-        self.roster.remove(peer)
-        self._suspects.pop(peer, None)
-        self.news.drop(f"record/{peer}")
-        self.news.drop(f"state/{peer}")
-        self.news.drop(f"accusation/{peer}/")
-        self._answered(peer)
-        self._effects.append(MemberChanged(node=peer, before=member.state, state=None, why="credential ended"))
+        if member is not None:
+            self._drop(member, "credential ended")
 
     def _leave(self) -> None:
         if self._leaving:
@@ -756,5 +752,15 @@ class Membership:
     def _forget(self, now_s: float) -> None:
         old = [one for one in self.roster if not one.present and one.since_s + self._config.forget_s <= now_s]
         for member in old:
-            self.roster.remove(member.node)
-            self._effects.append(MemberChanged(node=member.node, before=member.state, state=None, why="forgotten"))
+            self._drop(member, "forgotten")
+
+    def _drop(self, member: Member, why: str) -> None:
+        """Know a member no more."""
+        node = member.node
+        self.roster.remove(node)
+        self._suspects.pop(node, None)
+        for kind in ("record", "state"):
+            self.news.drop(f"{kind}/{node}")
+        self.news.drop(f"accusation/{node}/")
+        self._answered(node)
+        self._effects.append(MemberChanged(node=node, before=member.state, state=None, why=why))

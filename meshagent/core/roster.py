@@ -128,13 +128,18 @@ class Roster:
         """32 bits that two nodes share when they believe the same of everybody who is present, themselves included."""
         return self._digest ^ fingerprint(own)
 
-    def add(self, record: MemberRecord, state: MemberState, now_s: float) -> Member | None:
-        """A new member; None where there is no room. The one that is gone for longest makes room."""
-        if len(self._members) >= MAX_MEMBERS:
-            gone = [one for one in self._members.values() if not one.present]
-            if not gone:
-                return None
-            self.remove(min(gone, key=lambda one: (one.since_s, one.node)).node)
+    def crowded_by(self) -> Member | None:
+        """Whom a newcomer may push out of a full table: the one that is gone for longest; None: nobody."""
+        gone = [one for one in self._members.values() if not one.present]
+        return min(gone, key=lambda one: (one.since_s, one.node)) if gone else None
+
+    @property
+    def full(self) -> bool:
+        return len(self._members) >= MAX_MEMBERS
+
+    def add(self, record: MemberRecord, state: MemberState, now_s: float) -> Member:
+        """A new member; the caller has made room."""
+        assert not self.full
         member = self._members[record.node] = Member(record, state, now_s)
         self._by_prefix[prefix_of(record.node)] = record.node
         # at a random place, so that newcomers do not wait in step for the end of the round (SWIM 4.3)

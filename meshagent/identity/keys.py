@@ -63,6 +63,9 @@ class Tag(Enum):
     JOIN_REQUEST = b"meshagent/join/v1\0"
     REVOCATION = b"meshagent/revocation/v1\0"
     SUB_KEY = b"meshagent/subkey/v1\0"
+    MEMBER = b"meshagent/member/v1\0"
+    ACCUSATION = b"meshagent/accusation/v1\0"
+    STATE = b"meshagent/state/v1\0"
 
 
 class SubKeyPurpose(Enum):

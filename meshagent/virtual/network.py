@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final
 
-from meshagent.core.ports import HintSource, Link, LinkClosed, LinkEvents, PeerHint
+from meshagent.core.ports import DatagramReceived, HintSource, Link, LinkClosed, LinkEvents, PeerHint
 from meshagent.errors import TransportError
 from meshagent.types import NodeId
 from meshagent.virtual.kernel import Boundary, Death, Event, Process, World
@@ -252,6 +252,28 @@ class _Target:
     just_lost: bool = False
 
 
+class VirtualDatagrams:
+    """`core.ports.Datagrams` of one process: what the weather lets through, once, twice, late or never."""
+
+    def __init__(self, transport: VirtualTransport) -> None:
+        self._transport = transport
+        self._received: DatagramReceived | None = None
+
+    def listen(self, received: DatagramReceived) -> None:
+        self._received = received
+
+    def send(self, host: str, port: int, data: bytes) -> None:
+        self._transport.network.send_datagram(self._transport, host, port, data)
+
+    def local_addresses(self) -> Sequence[str]:
+        return (self._transport.ip,)
+
+    def arrived(self, host: str, port: int, data: bytes) -> None:
+        """On the process's own loop."""
+        if self._received is not None and self._transport.listening:
+            self._received(host, port, data)
+
+
 class VirtualTransport:
     """`core.ports.Transport` of one process."""
 
@@ -262,6 +284,9 @@ class VirtualTransport:
         self.host = host
         self.port = port
         self.address = f"{host}:{port}"
+        self.ip = network.ip_of(host)
+        """What records and datagrams call this host; a name resolves to it."""
+        self.udp = VirtualDatagrams(self)
         self.listening = False
         self.events: LinkEvents
         self.links: dict[NodeId, _Wire] = {}
@@ -270,6 +295,13 @@ class VirtualTransport:
         self._rng = process.rng("transport")
 
     # ---- the port
+
+    @property
+    def listen_port(self) -> int:
+        return self.port
+
+    def datagrams(self) -> VirtualDatagrams:
+        return self.udp
 
     async def start(self, events: LinkEvents) -> None:
         """Bind.
@@ -282,12 +314,13 @@ class VirtualTransport:
         self.listening = True
 
     def add_hint(self, hint: PeerHint) -> None:
-        key = (hint.host, hint.port)
+        host = self.network.host_of(hint.host)
+        key = (host, hint.port)
         if key == (self.host, self.port):
             return
         target = self._targets.get(key)
         if target is None:
-            target = self._targets[key] = _Target(hint.host, hint.port, hint.peer)
+            target = self._targets[key] = _Target(host, hint.port, hint.peer)
             if hint.peer is not None and hint.peer < self.node_id:
                 # The smaller id dials; the other one only if nothing has come of that.
                 self.process.loop.call_later(YIELD_S, self._dial, target)
@@ -382,17 +415,62 @@ class Network:
     _wire_numbers: int = 0
     _blocked: dict[tuple[str, str], int] = field(default_factory=dict)
     _rng: Random = field(init=False)
+    _udp_rng: Random = field(init=False)
     _lag_s: dict[tuple[str, str], float] = field(default_factory=dict)
     _off: set[str] = field(default_factory=set)
+    datagrams_sent: int = 0
+    datagram_bytes: int = 0
+    no_udp: bool = False
+    """A firewall that lets TCP through and no UDP."""
+    _ips: dict[str, str] = field(default_factory=dict)
+    _hosts: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._rng = self.world.rng("network")
+        self._udp_rng = self.world.rng("datagrams")
         self.world.on_death(self._process_died)
         self.world.on_freeze(self._process_froze)
 
     def transport(self, process: Process, node_id: NodeId, *, port: int = PORT) -> VirtualTransport:
         """The transport of `process`; its host is the device's name."""
         return VirtualTransport(self, process, node_id, host=process.name, port=port)
+
+    # ---- datagrams
+
+    def ip_of(self, host: str) -> str:
+        """The literal address of a host: records hold no names."""
+        ip = self._ips.get(host)
+        if ip is None:
+            number = len(self._ips) + 1
+            ip = self._ips[host] = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+            self._hosts[ip] = host
+        return ip
+
+    def host_of(self, address: str) -> str:
+        """The host that is called so or has that address."""
+        return self._hosts.get(address, address)
+
+    def send_datagram(self, sender: VirtualTransport, address: str, port: int, data: bytes) -> None:
+        """Carry one datagram, as the weather is. Nobody is told what becomes of it."""
+        if not sender.process.alive:
+            sender.process.boundary(Boundary.BEFORE_SEND)
+            return
+        self.datagrams_sent += 1
+        self.datagram_bytes += len(data)
+        target = self._bound.get((self.host_of(address), port))
+        if target is None or self.no_udp or not self.hears(sender, target):
+            return
+        rng, weather = self._udp_rng, self.weather
+        if weather.loss and rng.random() < weather.loss:
+            return
+        copies = 2 if weather.duplicate and rng.random() < weather.duplicate else 1
+        at_s = sender.process.time_s() + self.lag_s(sender.host, target.host)
+        for _ in range(copies):
+            self.world.at(at_s + self.latency(rng), self._datagram_arrives, sender, target, data)
+
+    def _datagram_arrives(self, sender: VirtualTransport, target: VirtualTransport, data: bytes) -> None:
+        if target.process.alive and self.hears(sender, target) and not self.no_udp:
+            target.process.deliver(target.udp.arrived, sender.ip, sender.port, data)
 
     # ---- weather
 

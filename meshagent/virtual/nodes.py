@@ -27,6 +27,7 @@ from meshagent.core.contract_net.interface import (
     WorkEnded,
 )
 from meshagent.core.contract_net.records import ContractRecord, Stage
+from meshagent.core.members import MembershipConfig
 from meshagent.core.travel import Body, SiteMap
 from meshagent.errors import LocalProtocolError, MeshAgentError
 from meshagent.runtime import node as node_module
@@ -481,8 +482,10 @@ class Mesh:
         *,
         watcher: Watcher | None = None,
         contract: ContractConfig | None = None,
+        membership: MembershipConfig | None = None,
     ) -> None:
         self._contract = contract or ContractConfig()
+        self._membership = membership
         self.world = world
         self.network = network
         self.watcher = watcher
@@ -512,6 +515,7 @@ class Mesh:
         settings = NodeSettings(
             name=name,
             contract=self._contract,
+            membership=self._membership,
             capabilities=needed if capabilities is None else capabilities,
             site_map=SiteMap(sites=dict(self.sites)),
             body=Body(speed_mps=speed_mps),
