@@ -82,6 +82,8 @@ class Echo:
 
     def peer_unreachable(self, peer: NodeId, why: LinkClosed, detail: str) -> None: ...
 
+    def own_identity_proved(self, address: str) -> None: ...
+
 
 class Asker(Echo):
     """Measures instead."""

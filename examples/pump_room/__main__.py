@@ -52,7 +52,9 @@ class Robot:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self.device.name} ended with status {self.process.wait()}: see {self.log.name}")
+            status = self.process.wait()
+            last = Path(self.log.name).read_text()[-2000:]
+            raise RuntimeError(f"{self.device.name} ended with status {status} before it was ready:\n{last}")
         document: dict[str, Any] = json.loads(line)
         return document
 

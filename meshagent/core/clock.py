@@ -15,7 +15,10 @@ COUNTER_BITS: Final = 16
 MERGE_AHEAD_MS: Final = 5_000
 """A peer may pull this clock ahead of its own time by so much and no further."""
 RESERVE_MS: Final = 10_000
-"""Stamps are reserved in the journal so far ahead: one small write each 5 to 10 s."""
+"""Stamps are reserved in the journal so far ahead of time: one small write each 5 to 10 s."""
+AHEAD_RESERVE_MS: Final = 10
+"""While this clock runs ahead of its device's time (it resumed above a bound, or merged) stamps grow by counting
+alone, and so little is reserved: a node that restarts again and again must not run away into the future."""
 MAX_STAMP: Final = (1 << 63) - 1
 """Stamps travel in 8 bytes and are compared as signed numbers by careless readers."""
 
@@ -40,7 +43,8 @@ class HybridClock:
         self._last = min(max(0, resume_above), MAX_STAMP)
         self._reserved = self._last
 
-    def _physical(self, boot_s: float) -> int:
+    def physical(self, boot_s: float) -> int:
+        """The device's time as a stamp, without what was reserved or merged ahead of it."""
         return min(max(0, int(self._wall_at_zero_ms + boot_s * 1000)) << COUNTER_BITS, MAX_STAMP)
 
     @property
@@ -50,12 +54,12 @@ class HybridClock:
 
     def stamp(self, boot_s: float) -> int:
         """A stamp above all earlier ones. An overfull counter runs on into the milliseconds."""
-        self._last = min(max(self._last + 1, self._physical(boot_s)), MAX_STAMP)
+        self._last = min(max(self._last + 1, self.physical(boot_s)), MAX_STAMP)
         return self._last
 
     def merge(self, stamp: int, boot_s: float) -> bool:
         """Take note of a received stamp; what follows is above it. False: too far ahead, ignored."""
-        if stamp > self._physical(boot_s) + (MERGE_AHEAD_MS << COUNTER_BITS):
+        if stamp > self.physical(boot_s) + (MERGE_AHEAD_MS << COUNTER_BITS):
             return False
         self._last = max(self._last, stamp)
         return True
@@ -65,7 +69,9 @@ class HybridClock:
 
         Pass it to `resume_above` after a restart. Call it once a tick, after the tick's stamps were drawn.
         """
-        if self._last + ((RESERVE_MS // 2) << COUNTER_BITS) <= self._reserved:
+        physical = self.physical(boot_s)
+        room = (RESERVE_MS if physical >= self._last else AHEAD_RESERVE_MS) << COUNTER_BITS
+        if self._last + room // 2 <= self._reserved:
             return None
-        self._reserved = min(max(self._last, self._physical(boot_s)) + (RESERVE_MS << COUNTER_BITS), MAX_STAMP)
+        self._reserved = min(max(self._last, physical) + room, MAX_STAMP)
         return self._reserved

@@ -70,6 +70,10 @@ class LinkEvents(Protocol):
     def peer_unreachable(self, peer: NodeId, why: LinkClosed, detail: str) -> None:
         """After a loss: the immediate redial failed too (connection refused, or silence). Evidence for the node."""
 
+    def own_identity_proved(self, address: str) -> None:
+        """Another process at `address` has proved by TLS, just now, that it holds this device's key. Told again while
+        it goes on. Never told on somebody's word, nor of this very process met through a forwarder."""
+
 
 DatagramReceived = Callable[[str, int, bytes], None]
 """Called on the loop with the sender's address as the network says (a claim) and the bytes."""

@@ -22,7 +22,7 @@ from hashlib import sha256
 from types import MappingProxyType
 from typing import Final, final
 
-from meshagent.core.clock import MERGE_AHEAD_MS
+from meshagent.core.clock import MERGE_AHEAD_MS, RESERVE_MS
 from meshagent.errors import EnvelopeError, IdentityError
 from meshagent.identity.book import CredentialBook
 from meshagent.identity.buckets import Bucket
@@ -54,11 +54,11 @@ from meshagent.types import BOOT_BYTES, NodeId, public_key_of
 MAX_FRAME_MESSAGES: Final = 256
 MAX_FRAME_BYTES: Final = 256 * 1024
 """Headers and paths not counted: what a frame may hold (SECURITY-DESIGN 1)."""
-SLACK_MS: Final = MERGE_AHEAD_MS
-"""A hybrid clock may run ahead of its own device by what it merged, and an offset measured then is wrong by so much
-when the device has caught up. Freshness gives way by that in both directions; the window holds against replays."""
-MAX_AHEAD_MS: Final = 2000 + SLACK_MS
-"""A stamp may lie ahead of ours by so much, after the sender's measured offset."""
+SLACK_MS: Final = 2000
+"""Offsets are measured by a Hello whose way took time, and clocks drift until the next one."""
+MAX_AHEAD_MS: Final = SLACK_MS + RESERVE_MS + MERGE_AHEAD_MS
+"""A stamp may lie ahead of ours by so much, after the sender's measured offset: a hybrid clock runs ahead of its own
+device by what it reserved before a crash and by what it merged. The window holds against replays all the while."""
 MAX_VERIFIED: Final = 4096
 MAX_VERIFIED_A_SENDER: Final = 64
 """Verified statements remembered: a sender's tick reaches us over one link, or two when relayed; 64 ticks are 0.3 s of

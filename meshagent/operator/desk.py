@@ -12,8 +12,9 @@ from google.protobuf.message import Message
 from meshagent.errors import LocalProtocolError, MeshAgentError
 from meshagent.operator.exits import CommandError, Exit
 from meshagent.operator.session import Document
+from meshagent.runtime.node import NotPermittedError
 from meshagent.runtime.story import DEFAULT_WAIT_S, opened
-from meshagent.sdk.backend import SubmitRequest
+from meshagent.sdk.backend import Pending, SubmitRequest
 from meshagent.types import Delivery, Durability, InDoubt, TaskId, short, task_label
 from meshagent.wire.v1 import operator_pb2 as pb
 
@@ -179,7 +180,7 @@ class NodeDesk:
         watcher: Any = self.node.watching()
         began_s = self.node.now_s()
         try:
-            pending = self.node.submit(wanted)
+            pending = self._accepted(wanted)
             label = task_label(wanted.kind, pending.task)
             outcome = asyncio.ensure_future(pending.outcome())
             # its last news lie in the watcher by then: what was put is still read
@@ -205,6 +206,12 @@ class NodeDesk:
             "holder_name": self.node.look.name_of(ended.holder) if ended.holder else None,
             "after_s": round(self.node.now_s() - began_s, 4),
         }
+
+    def _accepted(self, wanted: SubmitRequest) -> Pending:
+        try:
+            return self.node.submit(wanted)
+        except NotPermittedError as error:
+            raise CommandError(str(error), exit_code=Exit.PERMISSION, next_step=error.next_step) from error
 
     # ---- completing
 

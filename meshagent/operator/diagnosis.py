@@ -75,6 +75,8 @@ class InterfaceFacts:
     own_echo: bool = False
     heard_from: int = 0
     """Other devices whose announcement came in here."""
+    problem: str = ""
+    """Why nothing could be sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,39 +274,54 @@ def _network(facts: Facts) -> Iterator[Finding]:
         )
     where = ", ".join(f"{i.name} {i.addresses[0] if i.addresses else ''}".strip() for i in net.interfaces)
     heard = sum(i.heard_from for i in net.interfaces)
-    queries = sum(i.queries for i in net.interfaces)
-    deaf = [i for i in net.interfaces if i.queries and not i.own_echo and not i.heard_from]
-    multicast = (
-        "mDNS is off"
-        if not net.mdns
-        else f"multicast heard from {heard} device{'' if heard == 1 else 's'}"
-        if heard
-        else "multicast works, nobody else heard"
-        if queries and not deaf
-        else "multicast not tried"
-    )
     if net.port_open:
         yield Finding(
             level=Level.OK,
             topic="network",
             sentence=f"{where}, port {net.port} tcp {'open' if net.port else 'chosen at start'}"
-            + ("" if deaf else f", {multicast}"),
+            + _multicast_words(net, heard),
             facts={"interfaces": [i.name for i in net.interfaces], "port": net.port, "heard_from": heard},
         )
-    if net.mdns and deaf:
-        names = ", ".join(i.name for i in deaf)
-        sent = sum(i.queries for i in deaf)
-        tried = net.answered[:MAX_LISTED]
-        example = tried[0] if tried else "HOST:PORT"
-        everywhere = len(deaf) == len(net.interfaces)
+    if net.mdns:
+        yield from _multicast(facts, net, heard)
+
+
+def _multicast_words(net: NetworkFacts, heard: int) -> str:
+    if not net.mdns:
+        return ", mDNS is off"
+    return f", multicast heard from {heard} device{'' if heard == 1 else 's'}" if heard else ""
+
+
+def _multicast(facts: Facts, net: NetworkFacts, heard: int) -> Iterator[Finding]:
+    """Our own echo comes back through this device's kernel alone, so its absence accuses this device; a network that
+    filters lets the echo through and swallows everybody else."""
+    tried = net.answered[:MAX_LISTED]
+    named = "meshagent config set network.peers '[\"{}\"]'".format(tried[0] if tried else "HOST:PORT")
+    next_step = f"name one device that you can reach:  {named}" + ("   (we tried: it answers)" if tried else "")
+    deaf = [i for i in net.interfaces if (i.queries or i.problem) and not i.own_echo and not i.heard_from]
+    sent = sum(i.queries for i in deaf)
+    if deaf:
+        where = ", ".join(i.name for i in deaf)
+        what = f"sent {sent} quer{'y' if sent == 1 else 'ies'} on {where}, heard none, not even our own echo"
+        why = next(
+            (i.problem for i in deaf if i.problem), "a firewall on this device, or the network, filters multicast"
+        )
         yield Finding(
             level=Level.WARN,
             topic="multicast",
-            sentence=f"sent {sent} quer{'y' if sent == 1 else 'ies'} on {names}, heard none, not even our own echo: "
-            "this network filters multicast.",
-            next_step=f"name one device that you can reach:  meshagent config set network.peers '[\"{example}\"]'"
-            + ("   (we tried: it answers)" if tried else ""),
-            facts={"interfaces": [i.name for i in deaf], "queries": sent, "everywhere": everywhere},
+            sentence=f"{what}: {why}.",
+            next_step=next_step,
+            facts={"interfaces": [i.name for i in deaf], "queries": sent, "own_echo": False},
+        )
+    elif facts.peers and not heard and any(i.queries for i in net.interfaces):
+        count = len(facts.peers)
+        yield Finding(
+            level=Level.WARN,
+            topic="multicast",
+            sentence=f"{count} peer{' is' if count == 1 else 's are'} linked, none is heard by multicast, only our own "
+            "echo: the network between filters it, so nobody new will be found.",
+            next_step=next_step,
+            facts={"interfaces": [i.name for i in net.interfaces], "own_echo": True},
         )
 
 
@@ -323,7 +340,7 @@ def _fleet(facts: Facts) -> Iterator[Finding]:
     yield Finding(
         level=Level.FAIL if alone else Level.OK,
         topic="fleet",
-        sentence=f"{first.address}{f' and {more} more' if more else ''} shows a certificate of {theirs}, "
+        sentence=f"{first.address}{f' and {more} more show' if more else ' shows'} a certificate of {theirs}, "
         f"this device belongs to {facts.identity.fleet} (root {facts.identity.fleet_id[:4]}..).",
         next_step="to move this device: meshagent leave, then join there   to ignore that fleet: nothing to do"
         if alone
@@ -437,10 +454,14 @@ def _peers(facts: Facts) -> Iterator[Finding]:
     linked = len(facts.peers)
     known = max(facts.known, linked)
     if not linked:
+        net = facts.network
+        alone = net is not None and net.mdns and any(i.own_echo for i in net.interfaces)
+        alone = alone and net is not None and not any(i.heard_from for i in net.interfaces)
+        why = " Nobody answers by multicast: no other node runs here, or the network filters it." if alone else ""
         yield Finding(
             level=Level.FAIL,
             topic="peers",
-            sentence=f"{known} known, none linked. Not measured: clocks, versions (nobody to compare with).",
+            sentence=f"{known} known, none linked.{why} Not measured: clocks, versions (nobody to compare with).",
             next_step=None
             if facts.other_fleets or facts.knocks
             else "run another node, or name one:  meshagent doctor --peer HOST:PORT",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +15,7 @@ from meshagent.core.ports import Put
 from meshagent.errors import JournalError, TransportError
 from meshagent.identity.credential import CertificateFault, Credential, fleet_name_of
 from meshagent.identity.gate import RejectReason
+from meshagent.identity.hello import HelloRefusal
 from meshagent.operator.diagnosis import (
     Facts,
     IdentityFacts,
@@ -29,11 +31,25 @@ from meshagent.operator.session import Document
 from meshagent.runtime.node import SOFTWARE
 from meshagent.transport.attempts import DialAttempt, DialOutcome
 from meshagent.transport.interfaces import chosen_interfaces
+from meshagent.transport.multicast import InterfaceHearing, hear_multicast
 
 if TYPE_CHECKING:
     from meshagent.config import Config
     from meshagent.runtime.node import Node
 
+_COPIED: Final = (
+    "if a copy of this disk runs: there meshagent init --new-identity   if this disk was put back: "
+    "where the authority is meshagent fleet renew NAME, then here meshagent join FILE"
+)
+_AFTER_REFUSAL: Final = {
+    HelloRefusal.VERSION: "update the older of the two",
+    HelloRefusal.OWN_BOOT_OVER: _COPIED,
+    HelloRefusal.DUPLICATE_IDENTITY: _COPIED,
+    HelloRefusal.OWN_IDENTITY: _COPIED,
+}
+"""What to do where a Hello was refused for a reason that somebody can do something about."""
+HEAR_S: Final = 0.6
+"""Two questions and the answers: responders wait up to 0.12 s (RFC 6762 6)."""
 PROBES: Final = 3
 """Commits that are timed; the middle one counts."""
 _TOLD_ELSEWHERE: Final = frozenset(
@@ -59,10 +75,15 @@ class FactsMaker:
 
     async def gather(self) -> Document:
         """A `meshagent.facts/1` document."""
-        return {"schema": "meshagent.facts/1", "node": self._node.name, **dataclasses.asdict(self.facts())}
+        hearings: list[InterfaceHearing] = []
+        if self._config.network.mdns:
+            with contextlib.suppress(TransportError):  # without an interface there is nothing to hear
+                hearings = await hear_multicast(chosen_interfaces(self._config.network.interfaces), within_s=HEAR_S)
+        facts = self.facts({hearing.interface: hearing for hearing in hearings})
+        return {"schema": "meshagent.facts/1", "node": self._node.name, **dataclasses.asdict(facts)}
 
-    def facts(self) -> Facts:
-        """What the node knows now."""
+    def facts(self, hearings: Mapping[str, InterfaceHearing]) -> Facts:
+        """What the node knows now, with what multicast did a moment ago."""
         node = self._node
         transport: Any = node.transport
         now_s = node.clock.wall_s()
@@ -76,8 +97,6 @@ class FactsMaker:
             dropped[reason] += count
         duplicates = [a.address for a in attempts if a.outcome is DialOutcome.DUPLICATE_ID]
         duplicates += [a for a in (mdns.own_id_elsewhere if mdns else ()) if a not in duplicates]
-        if dropped[RejectReason.DUPLICATE_IDENTITY] and not duplicates:
-            duplicates.append("one of its peers' links")
         own = node.book.speaker(node.identity.key.public, now_s=now_s)
         return Facts(
             now_s=now_s,
@@ -86,7 +105,7 @@ class FactsMaker:
                 node.identity.trust.fleet_name,
                 fault=str(own) if isinstance(own, CertificateFault) else "",
             ),
-            network=self._network(attempts, mdns),
+            network=self._network(attempts, mdns, hearings),
             peers=tuple(
                 PeerFacts(name=p["name"], id=p["id"], clock_offset_s=p["clock_offset_s"], version=p["software"])
                 for p in peers
@@ -95,6 +114,15 @@ class FactsMaker:
             known=len(rows),
             lost=tuple(LostPeer(name=p["name"], id=p["id"], why=p["why"] or "") for p in rows if p["state"] != "alive"),
             knocks=tuple(
+                Knock(
+                    address=f"{node.look.name_of(peer)} ({peer[:8]})",
+                    outcome=f"hello_{refused.reason}",
+                    sentence=f"the greeting failed: it {refused.detail}.",
+                    next_step=_AFTER_REFUSAL.get(refused.reason),
+                )
+                for peer, refused in sorted(node.driver.links.refusals.items())
+            )
+            + tuple(
                 Knock(address=a.address, outcome=str(a.outcome), sentence=a.sentence, next_step=a.next_step)
                 for a in attempts
                 if a.outcome not in _TOLD_ELSEWHERE and a.peer not in linked
@@ -107,11 +135,13 @@ class FactsMaker:
             journal=self._journal(),
         )
 
-    def _network(self, attempts: list[DialAttempt], mdns: Any) -> NetworkFacts:
+    def _network(
+        self, attempts: list[DialAttempt], mdns: Any, hearings: Mapping[str, InterfaceHearing]
+    ) -> NetworkFacts:
         transport: Any = self._node.transport
         answered = tuple(a.address for a in attempts if a.outcome in (DialOutcome.LINKED, DialOutcome.ALREADY_LINKED))
         return NetworkFacts(
-            **interface_facts(self._config, mdns),
+            **interface_facts(self._config, mdns, hearings),
             port=transport.listen_port,
             port_open=transport.listen_port > 0,
             mdns=mdns is not None,
@@ -153,7 +183,7 @@ def identity_facts(credential: Credential, fleet: str, *, fault: str = "") -> Id
     )
 
 
-def interface_facts(config: Config, mdns: Any) -> dict[str, Any]:
+def interface_facts(config: Config, mdns: Any, hearings: Mapping[str, InterfaceHearing]) -> dict[str, Any]:
     """The interfaces that are used, with what multicast did on them; or why there is none."""
     try:
         interfaces = chosen_interfaces(config.network.interfaces)
@@ -161,17 +191,25 @@ def interface_facts(config: Config, mdns: Any) -> dict[str, Any]:
         return {"interfaces": (), "interface_error": str(error)}
     found = []
     for interface in interfaces:
-        on = mdns is not None and interface.name in mdns.interfaces
+        hearing = hearings.get(interface.name)
+        announced = mdns.peers_heard.get(interface.name, 0) if mdns is not None else 0
         found.append(
             InterfaceFacts(
                 name=interface.name,
                 addresses=tuple(str(address.ip) for address in interface.addresses),
-                queries=mdns.queries_sent if on else 0,
-                own_echo=bool(on and mdns.heard_own_echo),
-                heard_from=mdns.peers_heard.get(interface.name, 0) if on else 0,
+                queries=hearing.sent if hearing else 0,
+                own_echo=bool(hearing and hearing.own_echo),
+                heard_from=max(announced, _devices(hearing.others) if hearing else 0),
+                problem=hearing.problem if hearing and not hearing.sent else "",
             )
         )
     return {"interfaces": tuple(found)}
+
+
+def _devices(addresses: Sequence[str]) -> int:
+    """How many devices at least have these addresses: one answers by IPv4 and IPv6."""
+    six = sum(":" in address for address in addresses)
+    return max(six, len(addresses) - six)
 
 
 def _other_fleets(attempts: list[DialAttempt], mdns: Any) -> tuple[OtherFleet, ...]:

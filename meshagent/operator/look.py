@@ -18,7 +18,7 @@ from meshagent.operator.exits import CommandError, Exit
 from meshagent.operator.places import JOURNAL_FILE, DevPlaces, running_in, running_nodes, state_of
 from meshagent.operator.render import clean, duration, table
 from meshagent.operator.session import Document, open_session
-from meshagent.operator.story import event_line, tell
+from meshagent.operator.story import Timeline, tell
 from meshagent.types import short
 from meshagent.wire.v1 import operator_pb2 as pb
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SETTLE_S: Final = 1.5
 """How long a visitor listens before it says who is there: mDNS, one handshake, one profile take 0.3 s on a LAN."""
-WHY_S: Final = 1.0
+WHY_S: Final = 2.0
 """How long bidders and asker may take to tell, unless --timeout says otherwise."""
 ANSWER_SLACK_S: Final = 5.0
 
@@ -110,7 +110,7 @@ async def show_peers(screen: Screen, flags: Mapping[str, tuple[str, object]]) ->
         document = await desk.ask(pb.PeersRequest())
         visiting = desk.visiting
     rows = [_peer_row(peer) for peer in document["peers"]]
-    header = ("NAME", "ID", "STATE", "ROLES", "BATTERY", "QUEUE", "LINK", "SEEN")
+    header = ("NAME", "ID", "STATE", "ROLES", "BATTERY", "QUEUE", "LINK", "SEEN", "")
     text = table(header, rows, right=[4, 5, 7]) if rows else "nobody is in reach"
     screen.answer(document, text)
     if not rows:
@@ -124,13 +124,8 @@ def _peer_row(peer: Mapping[str, Any]) -> tuple[str, ...]:
     alive = peer["state"] == "alive"
     soc = peer.get("battery_soc")
     rtt = peer.get("rtt_s")
-    link = (
-        f"direct {rtt * 1000:.1f} ms"
-        if alive and rtt is not None
-        else "direct"
-        if alive
-        else clean(peer.get("why") or "-")
-    )
+    why, _, sentence = clean(peer.get("why") or "-").partition(": ")
+    link = f"direct {rtt * 1000:.1f} ms" if alive and rtt is not None else "direct" if alive else why
     since = peer.get("linked_s") if alive else peer.get("lost_s")
     roles = " ".join(clean(role) for role in peer["roles"]) or ("visitor" if peer.get("visitor") else "-")
     return (
@@ -142,6 +137,7 @@ def _peer_row(peer: Mapping[str, Any]) -> tuple[str, ...]:
         str(peer["queue"]) if peer.get("queue") is not None else "-",
         link,
         duration(since) if since is not None else "-",
+        "" if alive else sentence,
     )
 
 
@@ -186,6 +182,7 @@ def _task_row(task: Mapping[str, Any]) -> tuple[str, ...]:
 async def watch_events(screen: Screen, task: str) -> Exit:
     """`meshagent watch`: until the node leaves, Ctrl-C, or --timeout."""
     async with open_session(screen) as desk:
+        timeline = Timeline()
         screen.say("watching, Ctrl-C ends it", level=1)
         with contextlib.suppress(TimeoutError):
             async with (
@@ -195,7 +192,7 @@ async def watch_events(screen: Screen, task: str) -> Exit:
                 async for document in s:
                     if screen.json:
                         print(json.dumps(document, ensure_ascii=False), flush=True)
-                    elif line := event_line(document):
+                    elif line := timeline.line(document):
                         print(line, flush=True)
                 screen.say("the node has left")
     return Exit.DONE

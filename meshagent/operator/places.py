@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,9 @@ LOCK_NAME: Final = "node.lock"
 MAX_SOCKET_CHARS: Final = 100
 """The kernel takes 107 bytes (unix(7)); gRPC writes a prefix into its own buffers, so some are left free."""
 MAX_LOCK_BYTES: Final = 4096
+LOCK_TRIES: Final = 10
+LOCK_AGAIN_S: Final = 0.01
+"""A command that looks holds the lock for microseconds; a node that just starts has not yet written its pid."""
 DEV_NAMES: Final = (
     "ann", "bob", "cleo", "dan", "eve", "finn", "gus", "hana", "ida", "jon", "kim", "leo", "mia", "ned", "ola", "pia"
 )  # fmt: skip
@@ -131,9 +135,16 @@ class NodeLock:
         descriptor = os.open(
             self.state / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, PRIVATE_FILE
         )
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        for _ in range(LOCK_TRIES):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if _alive(int(_lock_text(os.pread(descriptor, MAX_LOCK_BYTES, 0)).get("pid", 0))):
+                    os.close(descriptor)
+                    return False
+                time.sleep(LOCK_AGAIN_S)  # somebody only looks who runs here, and is gone in a moment
+        else:
             os.close(descriptor)
             return False
         self._descriptor = descriptor
@@ -153,6 +164,16 @@ class NodeLock:
             os.ftruncate(self._descriptor, 0)
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # another user's
+    return pid > 0
 
 
 def running_in(state: Path) -> Running | None:

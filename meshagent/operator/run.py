@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import signal
 import sys
 import time
@@ -28,7 +29,7 @@ from meshagent.operator.facts import FactsMaker
 from meshagent.operator.places import DevPlaces, NodeLock, running_in, state_of, who_has_port
 from meshagent.operator.render import clean, duration
 from meshagent.operator.server import OperatorServer
-from meshagent.operator.story import event_line
+from meshagent.operator.story import Timeline
 from meshagent.runtime.compose import open_node, run_loop
 from meshagent.sdk.loader import load_roles
 from meshagent.sdk.role import RoleSpec
@@ -51,7 +52,6 @@ log = logging.getLogger(__name__)
 
 def run_node(screen: Screen, references: Sequence[str], flags: Mapping[str, tuple[str, object]]) -> Exit:
     """Run until somebody ends it."""
-    began_s = time.perf_counter()
     config = screen.load_config(flags)
     specs = load_roles([*_written(config), *references])
     if screen.dev:
@@ -64,7 +64,7 @@ def run_node(screen: Screen, references: Sequence[str], flags: Mapping[str, tupl
             own = embodied(settle_in(config, name, lock), specs)
         passphrase, fleet = identity_of(lock.state)
         node_logs(screen, config)
-        return run_loop(_Running(screen, own, config, lock, specs, passphrase, fleet, began_s).run())
+        return run_loop(_Running(screen, own, config, lock, specs, passphrase, fleet).run())
     finally:
         lock.release()
 
@@ -107,6 +107,13 @@ def embodied(config: Config, specs: Sequence[RoleSpec]) -> Config:
     return replace(config, node=node)
 
 
+def since_start_s() -> float:
+    """How long this process has run: what a person waited for, the interpreter and its imports included."""
+    # proc(5): field 22 is the start in clock ticks since boot; the name in field 2 may hold blanks and brackets
+    fields = Path("/proc/self/stat").read_text("ascii", "replace").rpartition(")")[2].split()
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
 class _Running:
     """One node from start to end."""
 
@@ -119,7 +126,6 @@ class _Running:
         specs: Sequence[RoleSpec],
         passphrase: str | None,
         fleet: str,
-        began_s: float,
     ) -> None:
         self._screen = screen
         self._config = config
@@ -129,7 +135,6 @@ class _Running:
         self._specs = specs
         self._passphrase = passphrase
         self._fleet = fleet
-        self._began_s = began_s
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._failure: Exception | None = None
@@ -217,30 +222,40 @@ class _Running:
         hurry.cancel()
         self._screen.say(f"{node.name} has left", level=1)
 
+    def _print(self, line: str) -> None:
+        """A line on stdout; whoever read it may be gone (`| head`), which is no reason for a robot to stop."""
+        try:
+            print(line, flush=True)
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
+
     def _announce(self, node: Node, port: int) -> None:
-        up_s = time.perf_counter() - self._began_s
+        up_s = since_start_s()
         if self._screen.json:
             document = {**node.look.status(), "schema": "meshagent.up/1", "ready_s": round(up_s, 3)}
-            print(json.dumps(document, ensure_ascii=False), flush=True)
+            self._print(json.dumps(document, ensure_ascii=False))
             return
         alive = len(node.peers())
         peers = f"{alive} peer{'' if alive == 1 else 's'}" if alive else "no peers yet"
         who = f"{clean(node.name)} ({node.id[:8]})"
-        print(f"{who} is up in {up_s:.1f} s on port {port}, fleet {clean(self._fleet)}, {peers}", flush=True)
+        self._print(f"{who} is up in {up_s:.1f} s on port {port}, fleet {clean(self._fleet)}, {peers}")
         for agent in node.look.status()["agents"]:
             performs = ", ".join(clean(text) for text in agent["performs"].values()) or "no task"
-            print(f"  role {clean(agent['role'])}: performs {performs}", flush=True)
+            self._print(f"  role {clean(agent['role'])}: performs {performs}")
             if agent["missing"]:
                 missing = ", ".join(clean(name) for name in agent["missing"])
-                print(f"  role {clean(agent['role'])}: no driver for {missing}: its tasks are refused", flush=True)
-                print("    next: meshagent config explain actuators.NAME.driver", flush=True)
+                self._print(f"  role {clean(agent['role'])}: no driver for {missing}: its tasks are refused")
+                self._print("    next: meshagent config explain actuators.NAME.driver")
 
     async def _tell(self, node: Node) -> None:
         """The timeline; ends with the node."""
+        timeline = Timeline()
         async for document in node.watching():
             if self._screen.json:
-                print(json.dumps(document, ensure_ascii=False), flush=True)
+                self._print(json.dumps(document, ensure_ascii=False))
             elif not self._screen.quiet and (document["event"] in TIMELINE or self._screen.verbose):
-                line = event_line(document)
+                line = timeline.line(document)
                 if line:
-                    print(line, flush=True)
+                    self._print(line)

@@ -293,7 +293,11 @@ def _closed(act: Act, names: Names) -> str:
     early = float(act.get("early_s") or 0.0)
     p = act.get("potential_p")
     if asked and answered >= asked:
-        text = f"all {asked} answered" + (f", {early:.3f} s early" if early > 0 else "")
+        text = (
+            ("the only one" if asked == 1 else f"all {asked}")
+            + " answered"
+            + (f", {early:.3f} s early" if early > 0 else "")
+        )
     else:
         text = f"{answered} of {asked} answered in time"
     if act.get("silent"):
@@ -396,8 +400,9 @@ def event_line(document: Mapping[str, Any]) -> str:
     who = clean(document.get("peer_name") or document.get("holder_name") or str(document.get("peer") or "")[:8])
     missed = f"   ({document['missed']} events missed)" if document.get("missed") else ""
     if not document.get("task"):
-        extra = _facts(document)
-        return f"{at}  {clean(event.replace('_', ' '))}  {who}{'  ' + extra if extra else ''}{missed}".rstrip()
+        aside = clean(document.get("address") or document.get("why") or "")
+        extra = f"  ({aside})" if aside else f"  {_facts(document)}"
+        return f"{at}  {clean(event.replace('_', ' '))}  {who}{extra}{missed}".rstrip()
     label = short(clean(document["task"]))
     if event == "state":
         told = _state(document, who)
@@ -405,6 +410,27 @@ def event_line(document: Mapping[str, Any]) -> str:
     act = {**document, "act": event, "from": document.get("peer"), "name": document.get("peer_name")}
     text = describe(act, Names({"epochs": [{"acts": [act]}]}))
     return f"{at}  {label}  {padded(clean(word_of(event)), 10)} {text}{missed}".rstrip()
+
+
+class Timeline:
+    """Lines of events as they come; progress that did not move since its last line is not told again."""
+
+    def __init__(self) -> None:
+        """Nothing told yet."""
+        self._progress: dict[str, tuple[object, object]] = {}
+
+    def line(self, document: Mapping[str, Any]) -> str:
+        """The line, or nothing."""
+        if document.get("event") == "state":
+            task = str(document.get("task"))
+            seen = (document.get("progress"), document.get("note"))
+            if document.get("progress") is None:
+                self._progress.pop(task, None)
+            elif self._progress.get(task) == seen:
+                return ""
+            else:
+                self._progress[task] = seen
+        return event_line(document)
 
 
 def _state(document: Mapping[str, Any], who: str) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from meshagent.operator.exits import CommandError, Exit
 from meshagent.operator.render import clean, duration, literal
 from meshagent.operator.session import Desk, Document, open_session
-from meshagent.operator.story import event_line, seconds
+from meshagent.operator.story import Timeline, seconds
 from meshagent.sdk.names import near
 from meshagent.sdk.outline import Outline, OutlineError
 from meshagent.types import Delivery, Durability, kind_stem, short
@@ -251,6 +251,7 @@ class _Following:
         self._offer = offer
         self._told: list[Document] = []
         self._live = False
+        self._timeline = Timeline()
         self._task = ""
 
     async def follow(self, request: pb.SubmitRequest) -> Exit:
@@ -281,9 +282,10 @@ class _Following:
                 elif event == "outcome":
                     return dict(document)
                 else:
-                    self._told.append(document)
                     if self._live:
                         self._say(document)
+                    else:
+                        self._told.append(document)
         finally:
             impatient.cancel()
         raise CommandError(
@@ -298,7 +300,7 @@ class _Following:
             self._say(document)
 
     def _say(self, document: Document) -> None:
-        line = event_line(document)
+        line = self._timeline.line(document)
         if line:
             self._screen.say(line)
 
@@ -352,11 +354,16 @@ class _Following:
 
     async def _abandon(self, why: str) -> None:
         """A visitor takes its task along: without it nobody would fetch the result or call again."""
-        if not self._desk.visiting or not self._task:
+        if not self._task:
+            return
+        label = short(self._task)
+        if not self._desk.visiting:
+            self._screen.say(f"{label} lives on.\n  next: meshagent watch {label}   or: meshagent cancel {label}")
             return
         with contextlib.suppress(CommandError, TimeoutError):
             async with asyncio.timeout(WITHDRAW_S):
                 await self._desk.ask(pb.CancelRequest(task=self._task, detail=why, wait=True))
+                self._screen.say(f"{label} withdrawn")
 
 
 def summary(told: list[Document], outcome: Document) -> str:

@@ -100,6 +100,8 @@ class PlanBidder:
         self._said: dict[str, float] = {}
         self.plan = Plan()
         self.draining = False
+        self.why_barred: Callable[[], str | None] = lambda: None
+        """Why this device may take no contracts at all just now, whatever the task."""
         self.waits_for_it: Callable[[TaskRecord], bool] = lambda record: False
         """Does work that holds the body now wait for this task? Then doing it here would never begin."""
 
@@ -128,6 +130,9 @@ class PlanBidder:
             return Decline(Reason.NOT_OFFERED, f"no role here performs {record.kind}")
         if self.draining:
             return Decline(Reason.DRAINING, "this node is leaving")
+        barred = self.why_barred()
+        if barred is not None:
+            return Decline(Reason.PERMISSION, barred)
         asked = self.read(record)
         if isinstance(asked, Raised):
             unknown = isinstance(asked.error, SiteUnknownError)

@@ -14,6 +14,7 @@ Absent here: what acts mean (`core/contract_net`), links and signatures (links.p
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 from collections import deque
@@ -24,7 +25,7 @@ from typing import Any, Final
 
 from meshagent.core.acts import FROM_INITIATOR, PERFORMATIVE_OF, NotUnderstood
 from meshagent.core.bodies import Body, EventMessage, MembershipMessage, Profile, StoryQuery, StoryReply
-from meshagent.core.clock import HybridClock
+from meshagent.core.clock import RESERVE_MS, HybridClock, stamp_wall_s
 from meshagent.core.contract_net.initiator import Initiator
 from meshagent.core.contract_net.interface import (
     ActReceived,
@@ -59,6 +60,7 @@ from meshagent.core.contract_net.participant import Participant
 from meshagent.core.contract_net.records import CONTRACTED, INITIATED, ContractRecord, InitiatorRecord
 from meshagent.core.members import MemberChanged, MembershipConfig, MemberState
 from meshagent.core.ports import Append, Authority, Clock, Journal, Put, Transport
+from meshagent.core.seldom import Seldom
 from meshagent.errors import JournalError, LocalProtocolError
 from meshagent.identity.book import CredentialBook
 from meshagent.identity.device import DeviceIdentity
@@ -87,6 +89,13 @@ MAX_ROUNDS: Final = 10_000
 """Inputs that one tick handles before it commits; the rest waits for the next turn, so that the loop breathes."""
 NOTES_WAIT_S: Final = 1.0
 """Notes for `why` ride with the next commit; without one they are written after so long. A crash may lose them."""
+PACE_S: Final = 0.001
+PACE_MAX_S: Final = 0.02
+"""While several tasks are negotiated and peers still owe answers, turns come this far apart, times the tasks beyond
+one: what many tasks say then shares frames, signatures and commits. A single task never waits, and nothing waits once
+all have answered."""
+SET_BACK_S: Final = 1.0
+"""Less is no clock that was set back: restarts in quick succession leave the bound some milliseconds further ahead."""
 MAX_NOTES: Final = 2000
 """Notes held back at most."""
 MAX_NEWS: Final = 1024
@@ -103,6 +112,12 @@ class DriverConfig:
     """None: links alone say who is there (few nodes, all linked)."""
     observer: bool = False
     """Learn who is there and take no part: a node for the length of one command."""
+
+
+@functools.cache
+def _record_codec() -> RecordCodec:
+    """Compiled once a process, not at import: it costs milliseconds, and the simulator makes thousands of drivers."""
+    return RecordCodec(InitiatorRecord, ContractRecord)
 
 
 class _Own:
@@ -177,13 +192,17 @@ class Driver:
         self._observers: list[Observer] = []
         self._inputs: deque[Any] = deque()
         self._news: list[tuple[NodeId, EventMessage | StoryQuery | StoryReply]] = []
-        self._records = RecordCodec(InitiatorRecord, ContractRecord)
+        self._records = _record_codec()
         self._notes: dict[TaskId, tuple[float, list[Noted]]] = {}
         self._notes_count = 0
         self._notes_due_s: float | None = None
+        self._seldom = Seldom()
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at_s = 0.0
+        self._ticked_at_s = 0.0
+        self._paced: asyncio.TimerHandle | None = None
+        """A tick that waits for more to come (`PACE_S`)."""
         self._running = False
         self._peers_changed = False
         self.lost_because: dict[NodeId, str] = {}
@@ -210,9 +229,8 @@ class Driver:
         clock = self._clock
         now_s = clock.boot_s()
         self._wall_at_zero_s = clock.wall_s() - now_s
-        self._hybrid = HybridClock(
-            wall_at_zero_s=self._wall_at_zero_s, resume_above=int.from_bytes(meta.get(CLOCK_BOUND, b""), "big")
-        )
+        bound = int.from_bytes(meta.get(CLOCK_BOUND, b""), "big")
+        self._hybrid = HybridClock(wall_at_zero_s=self._wall_at_zero_s + _set_back_s(bound, clock), resume_above=bound)
         self._hybrid.stamp(now_s)
         first: list[Put | Append] = [Put(META, BOOT_COUNTER, counter.to_bytes(8, "big"))]
         first += self._clock_bound(now_s)
@@ -369,7 +387,9 @@ class Driver:
         self._wake()
 
     def peer_lost(self, peer: NodeId, why: str) -> None:
-        log.info("lost %s: %s", peer[:8], why)
+        more = self._seldom.may(peer, self._clock.boot_s())
+        if more is not None:
+            log.info("lost %s: %s%s", peer[:8], why, more)
         if len(self.lost_because) >= MAX_LOST:
             self.lost_because.clear()
         self.lost_because[peer] = why
@@ -401,22 +421,43 @@ class Driver:
         self._wake()
 
     def duplicate_found(self, node: NodeId) -> None:
+        """Our own key has signed for another boot than this: nobody else can, so it is a copy of this device."""
+        if node == self.me:
+            self.links.own_identity_proved("told by its own signed record")
         self._peers_changed = True
         self._wake()
 
     # ---- the tick
 
     def _wake(self) -> None:
-        if not self._scheduled and self._running:
-            self._scheduled = True
-            self._loop.call_soon(self._tick)
+        if self._scheduled:
+            if self._paced is not None and not self.links.unanswered:
+                self._unpace()
+                self._loop.call_soon(self._tick)
+            return
+        if not self._running:
+            return
+        self._scheduled = True
+        crowd = self.initiator.negotiated - 1
+        if crowd > 0 and self.links.unanswered:
+            at_s = self._ticked_at_s + min(PACE_MAX_S, PACE_S * crowd)
+            if at_s > self._loop.time():
+                self._paced = self._loop.call_at(at_s, self._tick)
+                return
+        self._loop.call_soon(self._tick)
+
+    def _unpace(self) -> None:
+        if self._paced is not None:
+            self._paced.cancel()
+            self._paced = None
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._wake()
+        self._tick()
 
     def _tick(self) -> None:
         self._scheduled = False
+        self._unpace()
         if not self._running or self.failed is not None:
             return
         outcome = attempt(self._run_turn)
@@ -425,6 +466,7 @@ class Driver:
 
     def _run_turn(self) -> None:
         self.ticks += 1
+        self._ticked_at_s = self._loop.time()
         now_s = self._clock.boot_s()
         turn = _Turn()
         self._decide(turn, now_s)
@@ -645,6 +687,19 @@ class Driver:
             self._timer.cancel()
         self._timer_at_s = at_s
         self._timer = self._loop.call_at(at_s, self._on_timer)
+
+
+def _set_back_s(bound: int, clock: Clock) -> float:
+    """By how much this device's clock was set back since its last life, as far as stamps tell (clock_back).
+
+    Stamps must go on above `bound` and must go on growing with time: a stamp that stands still for an hour looks an
+    hour old to others. Up to `RESERVE_MS` the bound is ahead by itself, and time catches up while messages are fresh.
+    """
+    ahead_s = stamp_wall_s(bound) - clock.wall_s() - RESERVE_MS / 1000
+    if bound == 0 or ahead_s <= SET_BACK_S:
+        return 0.0
+    log.warning("this device's clock is %.0f s behind what it was: set back, or started without one", ahead_s)
+    return ahead_s
 
 
 class _Turn:

@@ -33,6 +33,7 @@ from meshagent.core.bodies import (
 )
 from meshagent.core.clock import HybridClock
 from meshagent.core.ports import Append, Clock, HintSource, Journal, Link, LinkClosed, PeerHint, Put, Transport
+from meshagent.core.seldom import Seldom
 from meshagent.identity.book import CredentialBook
 from meshagent.identity.credential import CertificateFault
 from meshagent.identity.device import DeviceIdentity
@@ -63,6 +64,9 @@ DEFERRED: Final = frozenset({codec.TYPE_PROPOSE, codec.TYPE_REFUSE})
 """Losing proposals and refusals need no check beyond their link (DESIGN 4)."""
 MAX_MALFORMED: Final = 16
 """Frames that cannot be read before the link is closed: somebody speaks another language, or fuzzes."""
+DUPLICATE_HOLDS_S: Final = 60.0
+"""After the last proof of a copy: the transport looks again three times in so long, and a copy that was switched off
+need not be remembered."""
 MAX_REFUSALS: Final = 256
 """Refused Hellos kept for `doctor`, the newest of each peer."""
 MAX_REMEMBERED: Final = 256
@@ -169,6 +173,7 @@ class Links:
         )
         self._random_bytes = random_bytes
         self._witness: LinkWitness | None = None
+        self._seldom = Seldom()
         self._refusals: dict[NodeId, HelloRefused] = {}
         self._sessions: dict[NodeId, _Session] = {}
         self._known: dict[NodeId, _Known] = {}
@@ -176,12 +181,18 @@ class Links:
         self.peers: Mapping[NodeId, Peer] = MappingProxyType(self._peers)
         """Linked peers that have said what they offer, or were until a moment ago."""
         self._touched: dict[NodeId, _Session] = {}
+        self.unanswered: set[NodeId] = set()
+        """Peers that have not acknowledged all that they were sent."""
         self._next_s = math.inf
         self._check_due_s = now_s + config.check_s
         self._write_due_s = math.inf
         self._writes: list[Put | Append] = []
         self._remembered: dict[NodeId, bytes] = {}
         self._book_dump = b""
+        self.own_fault: CertificateFault | None = None
+        """Why peers refuse this device: revoked, expired. Looked at as often as theirs."""
+        self.duplicated_until_s = -math.inf
+        """Until then a proof holds that another process uses this device's key."""
         self.frames_out = 0
         self.frames_in = 0
         self.messages_out = 0
@@ -293,7 +304,7 @@ class Links:
                 self._touched[session.peer] = session
 
     def _overflow(self, session: _Session) -> None:
-        log.warning("%s takes nothing any more, its queue is full: link closed", session.peer[:8])
+        self._warn("full", session.peer, "takes nothing any more, its queue is full: link closed")
         session.link.close(LinkClosed.SILENT)
 
     def set_profile(self, profile: Profile) -> None:
@@ -378,6 +389,8 @@ class Links:
                         cut[index] = raw
                 parts[-1][1].append(raw)
             seq, ack, ack_soon = session.outbox.sent(items, now_s)
+            if seq:
+                self.unanswered.add(session.peer)
             self.frames_out += 1
             self.messages_out += len(items)
             session.link.send(frame_bytes(seq, ack, b"", parts, ack_soon))
@@ -394,12 +407,15 @@ class Links:
         if former is not None:
             # The transport settled on another link to the same peer; what waited there is said again.
             former.link.close(LinkClosed.AGED)
+            self.unanswered.discard(link.peer)
         now_s = self._clock.boot_s()
         greeting = HelloSession(
             self._identity, self._boot, self._book, self._gate.replay, link.peer, random_bytes=self._random_bytes
         )
         session = _Session(link, Outbox(self._config.outbox), greeting, now_s + self._config.greet_within_s)
-        session.hellos.append(greeting.first(self._stamp(now_s)))
+        # A Hello says the device's time, not the hybrid stamp: offsets are measured with it, and the hybrid clock may
+        # run ahead of its own device by what it reserved and merged.
+        session.hellos.append(greeting.first(self._hybrid.physical(now_s)))
         self._sessions[link.peer] = session
         self._touched[link.peer] = session
         known = self._known.get(link.peer)
@@ -422,6 +438,8 @@ class Links:
         if not session.outbox.heard(seq, ack, now_s, ack_soon=ack_soon):
             self._malformed(session, "it acknowledges what was never sent")
             return
+        if session.outbox.acked == session.outbox.seq:
+            self.unanswered.discard(session.peer)
         self._touched[session.peer] = session
         if hello:
             self._hear_hello(session, hello, now_s)
@@ -437,6 +455,7 @@ class Links:
         self._touched.pop(link.peer, None)
         if self._witness is not None:
             self._witness.link_down(link.peer, why)
+        self.unanswered.discard(link.peer)
         known = self._known.get(link.peer)
         if known is None:
             return
@@ -471,6 +490,29 @@ class Links:
             self.send((peer,), RevocationNotice(lists=lists))
         self._wake()
 
+    def own_identity_proved(self, address: str) -> None:
+        """A copy of this device is at work: no new contracts until it is gone (SECURITY-DESIGN 4).
+
+        Only this proof counts. A peer that says in its Hello that it knows us at another boot may lie, and one lying
+        member must not switch devices off; where it tells the truth it has closed its link with us, so nothing that it
+        could award is taken here anyway. It is logged and shown by doctor, and that is all.
+        """
+        now_s = self._clock.boot_s()
+        if self.duplicated_until_s <= now_s:
+            log.error(
+                "another device uses this device's identity (at %s), usually a copied disk: no new contracts here. "
+                "On the copy only: meshagent init --new-identity",
+                address,
+            )
+        self.duplicated_until_s = now_s + DUPLICATE_HOLDS_S
+
+    def why_no_contracts(self) -> str | None:
+        """Why this device must take no new contracts now; None: it may."""
+        if self.duplicated_until_s > self._clock.boot_s():
+            return "another device uses this device's identity"
+        # Signed by the fleet's root or by who it named, so no single member can bring it about.
+        return "this device was revoked" if self.own_fault is CertificateFault.REVOKED else None
+
     def _lose(self, peer: NodeId, why: str) -> None:
         known = self._known.pop(peer, None)
         self._peers.pop(peer, None)
@@ -481,7 +523,7 @@ class Links:
         self._gate.reject(RejectReason.SHAPE, session.peer)
         session.malformed += 1
         if session.malformed == MAX_MALFORMED:
-            log.warning("%s sends what cannot be read (%s): link closed", session.peer[:8], detail)
+            self._warn("malformed", session.peer, f"sends what cannot be read ({detail}): link closed")
             session.link.close(LinkClosed.REFUSED)
 
     # ---- in
@@ -553,14 +595,12 @@ class Links:
 
     # ---- Hello
 
-    def _stamp(self, now_s: float) -> int:
-        return self._hybrid.stamp(now_s)
-
     def _hear_hello(self, session: _Session, raw: bytes, now_s: float) -> None:
         peer = session.peer
-        result = session.greeting.received(raw, hlc=self._stamp(now_s), wall_ms=int(self._wall_s(now_s) * 1000))
+        wall_ms = int(self._wall_s(now_s) * 1000)
+        result = session.greeting.received(raw, hlc=self._hybrid.physical(now_s), wall_ms=wall_ms)
         if isinstance(result, HelloRefused):
-            log.warning("the Hello of %s is refused: it %s", peer[:8], result.detail)
+            self._warn(f"hello {result.reason}", peer, f"is refused at its Hello: it {result.detail}")
             self._refusals[peer] = result
             while len(self._refusals) > MAX_REFUSALS:
                 del self._refusals[next(iter(self._refusals))]
@@ -615,22 +655,28 @@ class Links:
                 self.merge_revocations(data)
             except RevocationError as error:
                 self._gate.reject(RejectReason.MALFORMED, peer)
-                log.warning("%s spreads a revocation list that does not hold: %s", peer[:8], error)
+                self._warn("list", peer, f"spreads a revocation list that does not hold: {error}")
 
     def _bite(self, now_s: float) -> None:
         """End what the credentials no longer allow: revoked peers are closed, forgotten, and dialled no more."""
         wall_s = self._wall_s(now_s)
+        own = self._book.speaker(self._identity.key.public, now_s=wall_s)
+        own_fault = own if isinstance(own, CertificateFault) else None
+        if own_fault is not None and own_fault is not self.own_fault:
+            log.error("this device may speak no more (%s): peers refuse it; ask the fleet's owner", own_fault.value)
+        self.own_fault = own_fault
         for peer in [*self._sessions, *(one for one in self._known if one not in self._sessions)]:
             fault = self._book.speaker(public_key_of(peer), now_s=wall_s)
             if not isinstance(fault, CertificateFault) or fault is CertificateFault.UNKNOWN:
                 continue  # unknown: its Hello is still on the way, and until then the gate lets nothing through
-            log.warning("%s may speak no more (%s): link closed", peer[:8], fault.value)
+            self._warn(f"fault {fault}", peer, f"may speak no more ({fault.value}): link closed")
             session = self._sessions.pop(peer, None)
             if session is not None:
                 session.link.close(LinkClosed.REFUSED)
             self._touched.pop(peer, None)
             if self._witness is not None:
                 self._witness.credential_ended(peer)
+            self.unanswered.discard(peer)
             if fault is CertificateFault.REVOKED:
                 self._transport.forget(peer)
                 if self._remembered.pop(peer, None) is not None:
@@ -648,10 +694,16 @@ class Links:
 
     # ---- small things
 
+    def _warn(self, about: str, peer: NodeId, sentence: str) -> None:
+        """Peers cause these lines, so they are said seldom."""
+        more = self._seldom.may(f"{about} {peer}", self._clock.boot_s())
+        if more is not None:
+            log.warning("%s %s%s", peer[:8], sentence, more)
+
     def _keep_house(self, now_s: float) -> None:
         for session in list(self._sessions.values()):
             if session.greet_by_s <= now_s:
-                log.warning("%s said no Hello for %.1f s: link closed", session.peer[:8], self._config.greet_within_s)
+                self._warn("greet", session.peer, f"said no Hello for {self._config.greet_within_s:.1f} s: link closed")
                 session.greet_by_s = math.inf
                 session.link.close(LinkClosed.SILENT)
         for peer in [one for one, known in self._known.items() if known.lost_due_s <= now_s]:
@@ -702,6 +754,11 @@ class Links:
     def rejections(self) -> Mapping[tuple[RejectReason, NodeId], int]:
         """What was dropped, by reason and link."""
         return self._gate.rejections
+
+    @property
+    def signatures(self) -> tuple[int, int]:
+        """How many were made, and how many checked: one a turn and peer, not one a message."""
+        return self._sealer.signatures_made, self._gate.signatures_checked
 
 
 def _notices(lists: Iterable[bytes]) -> list[RevocationNotice]:

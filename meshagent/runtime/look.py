@@ -104,10 +104,12 @@ class Look:
         node = self._node
         now_s = node.clock.boot_s()
         alive = [view for view in node.views.values() if view.lost_s is None]
-        offsets = sorted(v.peer.clock_offset_s for v in alive if v.peer.clock_offset_s is not None)
+        linked = node.driver.peers()
+        offsets = sorted(peer.clock_offset_s for peer in linked.values() if peer.clock_offset_s is not None)
         soc = node.battery.soc()
         capacity = node.ledger.capacity
         credential = node.identity.credential
+        made, checked = node.driver.links.signatures
         return {
             "schema": "meshagent.status/1",
             "id": node.id,
@@ -120,6 +122,7 @@ class Look:
             "failed": str(node.failed) if node.failed is not None else None,
             "listen_port": getattr(node.transport, "listen_port", None),
             "peers": {"alive": len(alive), "lost": len(node.views) - len(alive)},
+            "links": {"signatures_made": made, "signatures_checked": checked},
             "clock_offset_s": round(offsets[len(offsets) // 2], 4) if offsets else None,
             "agents": [self._agent(agent) for agent in node.hosted],
             "contracts": [task for task in self.tasks()["tasks"] if task["holder"] == node.id],
@@ -161,8 +164,10 @@ class Look:
         now_s = node.clock.boot_s()
         rows = []
         views = sorted(node.views.values(), key=lambda v: (v.lost_s is not None, self.name_of(v.peer.id), v.peer.id))
+        linked = node.driver.peers()
         for view in views:
-            peer, profile = view.peer, view.peer.profile
+            peer = linked.get(view.peer.id, view.peer)  # round trip and clock change without an event
+            profile = peer.profile
             rows.append(
                 {
                     "id": peer.id,

@@ -8,6 +8,7 @@ themselves are made in `look.py`, stories in `story.py`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -197,6 +198,7 @@ class Node:
             linked=lambda: {peer.id: peer.clock_offset_s or 0.0 for peer in self.driver.peers().values()},
             name_of=self.look.name_of,
             now_s=clock.boot_s,
+            may_hear=lambda peer, kind: any(self.may(peer, act, kind) for act in ("announce", "perform", "approve")),
             fresh_until_s=lambda: self.started_s + FRESH_S,
         )
         self.executor: Executor
@@ -265,6 +267,7 @@ class Node:
             await self._bay.open()
             self.driver.add_observer(self)
             await self.driver.start(self._profile())
+            self.bidder.why_barred = self.driver.links.why_no_contracts
             self.driver.set_profile(self._profile())  # the port is known only now
         except BaseException:
             await self._bay.close()
@@ -298,18 +301,24 @@ class Node:
         self.bidder.draining = True
         if self._housekeeping is not None:
             self._housekeeping.cancel()
-        if self.driver.failed is None and hasattr(self, "agents"):
-            self.driver.set_profile(self._profile())  # offers nothing any more: nobody needs to ask
-            self.executor.give_back_waiting(Reason.DRAINING)
-            await self._until(self.executor.idle(), drain_s)
-            self.feed(LeaveRequested())
-            await self._until(self._handed_back(), HAND_BACK_S)
-        await self.agents.stop()
-        await self.executor.close()
-        await self.driver.close()
-        await self._bay.close()
-        if self.watch is not None:
-            self.watch.close()
+        try:
+            if self.driver.failed is None and hasattr(self, "agents"):
+                self.driver.set_profile(self._profile())  # offers nothing any more: nobody needs to ask
+                self.executor.give_back_waiting(Reason.DRAINING)
+                await self._until(self.executor.idle(), drain_s)
+                self.feed(LeaveRequested())
+                await self._until(self._handed_back(), HAND_BACK_S)
+        finally:  # also when whoever waits for the drain is cancelled: devices stop, the socket closes
+            await self._shut()
+
+    async def _shut(self) -> None:
+        async with contextlib.AsyncExitStack() as stack:  # one that fails does not keep the next from closing
+            stack.push_async_callback(self._bay.close)
+            stack.push_async_callback(self.driver.close)
+            stack.push_async_callback(self.executor.close)
+            stack.push_async_callback(self.agents.stop)
+            if self.watch is not None:
+                stack.callback(self.watch.close)
         for pending in self._pending.values():
             pending.abandoned()
         for watcher in list(self._watchers):

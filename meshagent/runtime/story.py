@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -35,6 +36,8 @@ from meshagent.types import (
 
 MAX_REPLY_BYTES: Final = 56 * 1024
 """A payload has 64 KiB at most; the lines of one task must leave room for the rest of the reply."""
+MAX_BLOB_BYTES: Final = 40 * 1024
+"""Specification and result together; the larger one is left out where there is more, so that the lines have room."""
 MAX_LINES: Final = 2000
 """Lines of one teller that are read; longer stories are cut at the front, where calls repeat."""
 LATEST_WALL_S: Final = 1e10
@@ -42,7 +45,8 @@ LATEST_WALL_S: Final = 1e10
 MAX_ASKED: Final = 64
 """Peers that are asked for one story."""
 MAX_ANSWERS_A_S: Final = 50
-"""Each reads the journal (0.2 ms): curiosity of peers must not hold up the work."""
+MAX_ANSWERS_A_PEER_S: Final = 10
+"""Each reads the journal (0.2 ms): curiosity of peers must not hold up the work, nor one's that of another."""
 MAX_STORIES: Final = 32
 """Stories gathered at once; more wait in line at the local API."""
 DEFAULT_WAIT_S: Final = 1.0
@@ -103,8 +107,15 @@ def about_record(record: TaskRecord) -> dict[str, Any]:
 def encode_reply(teller: Teller) -> tuple[bytes, bool]:
     """The body of a `StoryReply`, and whether something had to be left out."""
     kept: list[list[Any]] = []
-    size = len(msgpack.packb(dict(teller.about)))
+    about = dict(teller.about)
     truncated = teller.truncated
+    blobs = [name for name in ("spec", "result") if about.get(name)]
+    while blobs and sum(len(about[name]) for name in blobs) > MAX_BLOB_BYTES:
+        largest = max(blobs, key=lambda name: len(about[name]))
+        blobs.remove(largest)
+        del about[largest]
+        truncated = True
+    size = len(msgpack.packb(about))
     for at_wall_s, note in reversed(teller.lines):  # how it ended matters most
         line = encode_notes([note])
         size += len(line) + 16
@@ -113,7 +124,7 @@ def encode_reply(teller: Teller) -> tuple[bytes, bool]:
             break
         kept.append([at_wall_s, line])
     kept.reverse()
-    raw: bytes = msgpack.packb({"about": dict(teller.about), "lines": kept}, use_bin_type=True)
+    raw: bytes = msgpack.packb({"about": about, "lines": kept}, use_bin_type=True)
     return raw, truncated
 
 
@@ -187,6 +198,7 @@ class Storyteller:
         linked: Callable[[], Mapping[NodeId, float]],
         name_of: Callable[[NodeId], str],
         now_s: Callable[[], float],
+        may_hear: Callable[[NodeId, str], bool],
         fresh_until_s: Callable[[], float] = lambda: float("-inf"),
     ) -> None:
         """Nothing is read or sent yet.
@@ -201,6 +213,7 @@ class Storyteller:
             linked: linked peers and how far their clock is ahead of ours, seconds.
             name_of: for people.
             now_s: the node's clock.
+            may_hear: may this peer hear about tasks of this kind (`*`: of kinds that nobody remembers)?
             fresh_until_s: until then links are still being made, and who is not linked may be in a moment.
         """
         self._me = me
@@ -212,8 +225,9 @@ class Storyteller:
         self._linked = linked
         self._name_of = name_of
         self._now_s = now_s
+        self._may_hear = may_hear
         self._fresh_until_s = fresh_until_s
-        self._answers = 0
+        self._answers: Counter[NodeId] = Counter()
         self._second_s = 0.0
         self._query = 0
         self._gatherings: dict[int, _Gathering] = {}
@@ -233,10 +247,12 @@ class Storyteller:
     def heard(self, peer: NodeId, body: StoryQuery | StoryReply) -> None:
         """A peer asks, or answers."""
         if isinstance(body, StoryQuery):
-            if not self._may_answer():
+            if not self._has_time_for(peer):
                 return  # whoever asks hears nothing, and names us as not asked
             task = self._resolve(body.task)
             teller = self.own(task) if task is not None else Teller(self._me, (), {})
+            if task is not None and not self._is_for(peer, teller):
+                task, teller = None, Teller(self._me, (), {})  # as if it did not exist
             lines, truncated = encode_reply(teller)
             meant = str(task) if task is not None else ""
             self._say(peer, StoryReply(query=body.query, task=meant, lines=lines, truncated=truncated))
@@ -254,12 +270,20 @@ class Storyteller:
                 gathering.answers[peer] = told
         gathering.changed.set()
 
-    def _may_answer(self) -> bool:
+    def _is_for(self, peer: NodeId, teller: Teller) -> bool:
+        """A story holds the specification and the result: it is for whoever may ask for such work, do it or approve
+        it, and for those who had a part in this one."""
+        return self._may_hear(peer, str(teller.about.get("kind") or "*")) or peer in _named([teller])
+
+    def _has_time_for(self, peer: NodeId) -> bool:
         now_s = self._now_s()
         if now_s - self._second_s >= 1.0:
-            self._second_s, self._answers = now_s, 0
-        self._answers += 1
-        return self._answers <= MAX_ANSWERS_A_S
+            self._second_s = now_s
+            self._answers.clear()
+        if self._answers[peer] >= MAX_ANSWERS_A_PEER_S or self._answers.total() >= MAX_ANSWERS_A_S:
+            return False
+        self._answers[peer] += 1
+        return True
 
     async def gather(self, asked: str, *, wait_s: float = DEFAULT_WAIT_S) -> dict[str, Any] | None:
         """The story of a task as a `meshagent.why/1` document; None: nobody asked knows it.

@@ -73,8 +73,13 @@ class TransportConfig:
     backoff_max_s: Mapping[HintSource, float] = field(default_factory=lambda: _BACKOFF_MAX_S)
     """The longest pause, by where the address came from: people expect `--peer` to answer soon, a remembered
     address may be dead for weeks."""
+    steady_after_s: float = 10.0
+    """A link that ends sooner did not work, and counts as a failed dial: twice what a session waits for its Hello.
+    Longer makes a peer that really restarts often wait; shorter lets a broken one make links all day."""
     refused_pause_s: float = 10.0
     """After a refused handshake or Hello neither side dials nor accepts the other for so long."""
+    twin_again_s: float = 20.0
+    """Another device with this identity is looked for again so often, while one is there."""
     goodbye_pause_s: float = 1.0
     """After a goodbye, the first dial waits so long: the peer is shutting down."""
     browse_lonely_s: float = 20.0
@@ -96,6 +101,8 @@ class TransportConfig:
             "knock_timeout_s",
             "unreachable_after_s",
             "max_link_age_s",
+            "steady_after_s",
+            "twin_again_s",
             "close_timeout_s",
             "backoff_first_s",
             "browse_lonely_s",

@@ -55,10 +55,12 @@ class Dialled:
 class DialFailedError(Exception):
     """One dial came to nothing; caught in this package."""
 
-    def __init__(self, outcome: DialOutcome, detail: str) -> None:
+    def __init__(self, outcome: DialOutcome, detail: str, instance: str = "") -> None:
         super().__init__(detail)
         self.outcome = outcome
         self.detail = detail
+        self.instance = instance
+        """Which process refused, where it said so."""
 
 
 class DiallerOwner(Protocol):
@@ -119,9 +121,11 @@ class Dialler:
                         await state.wake.wait()
                 continue
             before_s = state.not_before_s
-            if await self._dial(state):
-                state.backoff.reset()
-            elif state.not_before_s == before_s:  # else the dial itself said when to go on
+            made = await self._dial(state)
+            # a link that is there is no success yet (it must live), and a peer that says "we are linked" may lie
+            if made and state.link is not None and not self._renewing(state):
+                continue
+            if state.not_before_s == before_s:  # else the dial itself said when to go on
                 state.adjust_backoff(self._config)
                 state.not_before_s = loop.time() + state.backoff.next_s()
 
@@ -242,6 +246,7 @@ class Dialler:
                 if isinstance(instance, str):
                     return Dialled(address, ip, instance[:64], channel, call)
                 code, detail = await call.code(), await call.details() or ""
+                refuser = dict(await call.trailing_metadata() or ()).get(META_INSTANCE, "")
         except TimeoutError:
             await channel.close()
             raise DialFailedError(
@@ -252,7 +257,9 @@ class Dialler:
             await channel.close()
             raise
         await channel.close()
-        raise DialFailedError(_OUTCOME_OF_STATUS.get(code, DialOutcome.FAILED), f"{code.name}: {detail}")
+        raise DialFailedError(
+            _OUTCOME_OF_STATUS.get(code, DialOutcome.FAILED), f"{code.name}: {detail}", str(refuser)[:64]
+        )
 
     def _judge_loss(self, state: PeerState, address: Address, failure: DialAttempt) -> None:
         loss = state.loss

@@ -9,7 +9,6 @@ the same as one whose process was killed.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
@@ -18,8 +17,6 @@ from meshagent.core.ports import LinkClosed
 from meshagent.errors import LocalProtocolError
 from meshagent.transport.config import MAX_FRAME_BYTES, MAX_QUEUED_FRAMES
 from meshagent.types import NodeId
-
-log = logging.getLogger(__name__)
 
 _BYE_TAG: Final = b"\x78"
 """Protobuf tag of field 15, varint."""
@@ -39,6 +36,9 @@ class LinkOwner(Protocol):
     """Whom a link tells; `mesh.GrpcTransport`."""
 
     def frame(self, link: StreamLink, frame: bytes) -> None: ...
+
+    def failed(self, link: StreamLink, error: BaseException) -> None:
+        """Something of ours raised; the link ends."""
 
     def ended(self, link: StreamLink, why: LinkClosed, detail: str) -> None:
         """Called once, by whichever end comes first."""
@@ -158,7 +158,7 @@ class StreamLink:
         if half.cancelled():
             self.end(LinkClosed.RESET, "the stream was cut")
         elif (error := half.exception()) is not None:
-            log.error("%s failed", half.get_name(), exc_info=error)
+            self._owner.failed(self, error)
             self.end(LinkClosed.RESET, "this node failed while carrying a frame")
 
     async def _read_all(self, read: Read) -> None:

@@ -117,6 +117,7 @@ class Mdns:
         rng: Random,
         found: Callable[[NodeId, str, int], None],
         lost: Callable[[NodeId], None],
+        twin: Callable[[str, int], None],
     ) -> None:
         """Prepare.
 
@@ -129,6 +130,7 @@ class Mdns:
             rng: jitter.
             found: told of every address (ip, port) of a member of the fleet.
             lost: told when a member said goodbye or its records ran out.
+            twin: told where our own id is announced by another process.
         """
         self._node_id = node_id
         self._fleet = fleet_id[:FLEET_CHARS]
@@ -138,6 +140,7 @@ class Mdns:
         self._rng = rng
         self._found = found
         self._lost = lost
+        self._twin = twin
         self._label = f"{secrets.token_hex(8)}.{SERVICE}"
         self._server = f"{self._label.partition('.')[0]}.local."
         self._zeroconf: AsyncZeroconf | None = None
@@ -323,6 +326,8 @@ class Mdns:
         if peer == self._node_id:
             if len(self._twins) < MAX_OTHER_FLEETS:
                 self._twins[info.name] = ", ".join(addresses) or "an unknown address"
+            for address in addresses:
+                self._twin(address, info.port or 0)
             return None
         return _Service(peer, fleet, addresses, info.port or 0, interfaces)
 

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Final
 import grpc
 
 from meshagent.core.ports import HintSource, LinkClosed, LinkEvents, PeerHint
+from meshagent.core.seldom import Seldom
 from meshagent.errors import IdentityError
+from meshagent.identity.buckets import Bucket
 from meshagent.transport.attempts import Attempts, DialAttempt, DialOutcome, plain
 from meshagent.transport.causes import Cause, cause_of_failure, cause_of_probe
 from meshagent.transport.config import MAX_PEERS, TransportConfig
@@ -42,6 +44,14 @@ log = logging.getLogger(__name__)
 
 RENEW_SHARE: Final = (0.80, 0.95)
 """Where in the life of a link its dialler replaces it; spread, so that a fleet does not do so in step."""
+ARRIVALS_A_S: Final = 2.0
+ARRIVALS_BURST: Final = 32
+"""Links that one device may open with us: visitors of a shell loop come so often, and a storm of links stays cheap
+(each costs its Hello, two signature checks, and a profile)."""
+MAX_TWINS: Final = 8
+TWIN_TRIES: Final = 3
+"""Addresses at which our own identity may be looked for at once, and how often in vain: forged records cost a handshake
+each, on our own networks."""
 HINT_PAUSE_S: Final = 1.0
 """Hearsay about a peer brings its next dial forward at most so often: new addresses are cheap to forge."""
 
@@ -80,6 +90,9 @@ class GrpcTransport:
         self._dialler = Dialler(self, config, self._leaves, self._nursery, self._metadata)
         self._seeds = Seeds(self, config, self._dialler, self._nursery)
         self._attempts = Attempts()
+        self._seldom = Seldom()
+        self._twins: dict[tuple[str, int], int] = {}
+        """Where our own identity is said to be, and how often in a row nobody proved it there."""
         self._peers: dict[NodeId, PeerState] = {}
         self._forgotten: dict[NodeId, int] = {}
         self._links: set[StreamLink] = set()
@@ -145,6 +158,7 @@ class GrpcTransport:
             rng=self._rng,
             found=self._heard,
             lost=self._unheard,
+            twin=self.suspect_twin,
         )
         try:
             await mdns.start(self.listen_port)
@@ -366,8 +380,13 @@ class GrpcTransport:
             )
         )
         if attempt.tries == 1:
-            log.info("%s", attempt.sentence)
+            self._say(f"{address} {cause.outcome}", "%s", attempt.sentence)
         return attempt
+
+    def _say(self, key: str, line: str, *facts: object) -> None:
+        more = self._seldom.may(key, asyncio.get_running_loop().time())
+        if more is not None:
+            log.info("%s%s", line % facts, more)
 
     # -- streams -----------------------------------------------------------------------------------------------------
 
@@ -411,14 +430,58 @@ class GrpcTransport:
         state = self._state(peer)
         if state is None:
             return Refusal("no room", grpc.StatusCode.RESOURCE_EXHAUSTED, "no room for another peer")
-        if asyncio.get_running_loop().time() < state.refused_until_s:
+        now_s = asyncio.get_running_loop().time()
+        if now_s < state.refused_until_s:
             return Refusal("refused before", grpc.StatusCode.PERMISSION_DENIED, "refused a moment ago")
+        if state.arrivals is None:
+            state.arrivals = Bucket(ARRIVALS_A_S, ARRIVALS_BURST, now_s)
+        if not state.arrivals.take(1, now_s):
+            return Refusal("too often", grpc.StatusCode.RESOURCE_EXHAUSTED, "too many links in a short time")
         return state
 
+    # -- our own identity elsewhere ------------------------------------------------------------------------------------
+
+    def suspect_twin(self, ip: str, port: int) -> None:
+        """Something says that our own identity is at that address: go and see, again and again while it is.
+
+        mDNS records are anybody's word, and a forwarder can hold up our own certificate to us. Proof is a process other
+        than this one that answers, or dials, with our key: each tells its instance inside TLS.
+        """
+        if self._closing or not 0 < port < 65536 or self.is_own_address(ip, port):
+            return
+        if (ip, port) not in self._twins and len(self._twins) < MAX_TWINS:
+            self._twins[ip, port] = 0
+            if len(self._twins) == 1:
+                self._nursery.start(self._meet_twins(), "own identity elsewhere")
+
+    async def _meet_twins(self) -> None:
+        while self._twins:
+            for ip, port in list(self._twins):
+                if await self._meet_twin(ip, port):
+                    self._twins[ip, port] = 0
+                    self._duplicate_seen(host_port(ip, port))
+                    continue
+                self._twins[ip, port] += 1
+                if self._twins[ip, port] >= TWIN_TRIES:
+                    del self._twins[ip, port]
+            if self._twins:
+                await asyncio.sleep(self._config.twin_again_s)
+
+    async def _meet_twin(self, ip: str, port: int) -> bool:
+        """Does another process prove our own identity there? Dialling shows it ours, so that it learns the same."""
+        try:
+            stream = await self._dialler.open(self.node_id, Address(ip, port, HintSource.MDNS), ip)
+        except DialFailedError as failed:
+            return failed.instance not in ("", self._instance)
+        await stream.channel.close()
+        return stream.instance != self._instance
+
     def _duplicate_seen(self, address: str) -> None:
-        sentence = f"another device uses this device's identity: it dialled us from {address}. Usually a copied disk."
+        sentence = f"another device uses this device's identity: it proved that at {address}. Usually a copied disk."
         cause = Cause(DialOutcome.DUPLICATE_ID, sentence, "on the copy only: meshagent init --new-identity")
         self._attempt(address, HintSource.PEER, cause, self.node_id, "")
+        if self._notices is not None:
+            self._notices.own_identity(address)
 
     async def accept(self, state: PeerState, arrival: Arrival) -> StreamLink | None:
         """Make the stream the link of its peer, as soon as that is settled; None: not any more."""
@@ -455,8 +518,8 @@ class GrpcTransport:
         before, state.link = state.link, link
         state.renew_at_s = renew_at_s
         state.not_before_s = state.refused_until_s = 0.0
+        state.linked_s = asyncio.get_running_loop().time()
         state.settle_loss()
-        state.backoff.reset()
         if before is not None:
             before.end(LinkClosed.AGED, "a newer stream took its place")
         if self._notices is not None:
@@ -478,6 +541,12 @@ class GrpcTransport:
         if self._notices is not None:
             self._notices.frame(link, frame)
 
+    def failed(self, link: StreamLink, error: BaseException) -> None:
+        """This node failed while it carried a frame of `link`, which ends now: a fault of ours, to be mended."""
+        more = self._seldom.may(f"failed {link.peer} {error!r}", asyncio.get_running_loop().time())
+        if more is not None:
+            log.error("%r failed%s", link, more, exc_info=error)
+
     def ended(self, link: StreamLink, why: LinkClosed, detail: str) -> None:
         """A link is over: tell the node, and examine the loss where it is one."""
         if self._notices is not None:
@@ -490,13 +559,15 @@ class GrpcTransport:
         now_s = asyncio.get_running_loop().time()
         if self._closing:
             return
+        pause_s = state.pause_after_loss_s(now_s - state.linked_s, self._config.steady_after_s)
         if why is LinkClosed.GOODBYE:
             # it announces itself when it comes back, perhaps on another port
             state.forget_addresses(HintSource.MDNS, HintSource.PEER)
-            state.not_before_s = now_s + self._config.goodbye_pause_s
+            state.not_before_s = now_s + max(pause_s, self._config.goodbye_pause_s)
         elif why is LinkClosed.REFUSED:
             state.refused_until_s = now_s + self._config.refused_pause_s
         else:
+            state.not_before_s = now_s + pause_s
             self._examine(state, link, why, detail)
         state.touch()
         self._dialler.pursue(state)
@@ -506,9 +577,7 @@ class GrpcTransport:
     def _examine(self, state: PeerState, link: StreamLink, why: LinkClosed, detail: str) -> None:
         """Find out at once whether the peer is gone: the pursuit knocks, the timer bounds it."""
         loop = asyncio.get_running_loop()
-        log.info("lost %r (%s): %s", link, why, detail)
-        state.backoff.reset()
-        state.not_before_s = 0.0
+        self._say(f"lost {link.peer}", "lost %r (%s): %s", link, why, detail)
         if not state.addresses:
             self.unreachable(state, why, "no address is known to dial it again")
             return

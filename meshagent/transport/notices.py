@@ -33,6 +33,10 @@ class Notices:
         """Tell that a lost peer does not come back, as far as dialling can tell."""
         self._emit(partial(self._events.peer_unreachable, peer, why, detail))
 
+    def own_identity(self, address: str) -> None:
+        """Tell that another process holds this device's key."""
+        self._emit(partial(self._events.own_identity_proved, address))
+
     def frame(self, link: Link, frame: bytes) -> None:
         """Hand a frame on at once, after every notice that came before it."""
         if self._pending:

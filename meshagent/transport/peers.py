@@ -11,11 +11,14 @@ from random import Random
 from typing import Final
 
 from meshagent.core.ports import HintSource, LinkClosed
+from meshagent.identity.buckets import Bucket
 from meshagent.transport.config import MAX_ADDRESSES_PER_PEER, TransportConfig
 from meshagent.transport.interfaces import host_port
 from meshagent.transport.links import StreamLink
 from meshagent.types import NodeId
 
+FREE_TRIES: Final = 2
+"""Links that may fail at once before pauses begin; more would let two confused nodes make links in a tight loop."""
 _TRUST: Final = {HintSource.REMEMBERED: 0, HintSource.PEER: 1, HintSource.MDNS: 2, HintSource.STATIC: 3}
 """A hint never lowers the rank of an address: what a person typed stays a seed although mDNS tells of it too."""
 
@@ -73,16 +76,19 @@ class PeerState:
     __slots__ = (
         "_changed",
         "addresses",
+        "arrivals",
         "backoff",
         "dialling",
         "forgotten",
         "hearsay_until_s",
         "link",
+        "linked_s",
         "loss",
         "not_before_s",
         "peer",
         "refused_until_s",
         "renew_at_s",
+        "short_lives",
         "task",
         "wake",
     )
@@ -92,6 +98,12 @@ class PeerState:
         self.backoff = backoff
         self.addresses: list[Address] = []
         self.link: StreamLink | None = None
+        self.linked_s = 0.0
+        """When the present or the last link was made."""
+        self.short_lives = 0
+        """Links in a row that ended before they counted as working."""
+        self.arrivals: Bucket | None = None
+        """Streams it may still open with us; None: it has opened none."""
         self.renew_at_s = float("inf")
         """When the present link, dialled by us, is to be replaced by a fresh one."""
         self.dialling = False
@@ -118,6 +130,18 @@ class PeerState:
                 await self._changed.wait()
         except TimeoutError:
             return
+
+    def pause_after_loss_s(self, lived_s: float, steady_after_s: float) -> float:
+        """How long to wait before dialling again, now that the link has ended; a link that worked costs nothing.
+
+        The first tries are free: a process that is killed may answer for a moment, and peers do restart.
+        """
+        if lived_s >= steady_after_s:
+            self.short_lives = 0
+            self.backoff.reset()
+            return 0.0
+        self.short_lives += 1
+        return 0.0 if self.short_lives <= FREE_TRIES else self.backoff.next_s()
 
     def add_address(self, host: str, port: int, source: HintSource, *, proven: bool = False) -> bool:
         """Remember an address; True where it is new. The oldest unproven one makes room."""

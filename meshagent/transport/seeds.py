@@ -49,6 +49,9 @@ class SeedOwner(Protocol):
 
     def is_own_address(self, ip: str, port: int) -> bool: ...
 
+    def suspect_twin(self, ip: str, port: int) -> None:
+        """Our own identity answers there."""
+
     def new_backoff(self, source: HintSource) -> Backoff: ...
 
 
@@ -86,10 +89,11 @@ class Seeds:
             deadline_s = loop.time() + self._config.dial_timeout_s
             while state.link is None and not state.forgotten and loop.time() < deadline_s:
                 await state.change(deadline_s - loop.time())
-            if state.link is not None:
-                backoff.reset()
+            since_s = loop.time()
             while state.link is not None and not state.forgotten:
                 await state.change(None)
+            if loop.time() - since_s >= self._config.steady_after_s:
+                backoff.reset()
             await asyncio.sleep(backoff.next_s())
 
     async def _ask(self, hint: PeerHint) -> PeerState | Unfound:
@@ -109,6 +113,8 @@ class Seeds:
                 own = owner.is_own_address(ip, hint.port)
                 outcome = DialOutcome.SELF if own else DialOutcome.DUPLICATE_ID
                 owner.remember(typed, hint.source, replace(probe, outcome=outcome))
+                if not own:
+                    owner.suspect_twin(ip, hint.port)
                 return Unfound.EVER if own else Unfound.YET
             best = best or owner.found(probe.credential.peer, ip, hint.port, hint.source)
         if best is None:

@@ -152,7 +152,7 @@ class LinkServer:
             return await self._refuse(context, state)
         link = await self._owner.accept(state, arrival)
         if link is None:
-            return await self._refuse(context, Refusal("too late", grpc.StatusCode.PERMISSION_DENIED, "not now"))
+            return await self._refuse(context, Refusal("too late", grpc.StatusCode.UNAVAILABLE, "not now"))
         timer = asyncio.get_running_loop().call_later(
             self._config.max_link_age_s * FORCED_AGE, link.end, LinkClosed.AGED, "not renewed by its dialler"
         )
@@ -181,7 +181,8 @@ class LinkServer:
 
     async def _refuse(self, context: _Context, refusal: Refusal) -> None:
         self.refusals[refusal.counted] += 1
-        await context.abort(refusal.code, refusal.told)
+        # Who refuses is told, so that a device that meets its own identity knows a copy from its own reflection.
+        await context.abort(refusal.code, refusal.told, ((META_INSTANCE, self._instance),))
 
     def _arrival(self, context: _Context) -> Arrival | Refusal:
         ip = ip_of(context.peer())

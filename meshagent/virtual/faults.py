@@ -25,6 +25,8 @@ class Kind(StrEnum):
     SUSPEND = "suspend"
     STALL = "stall"
     """Frozen in the middle of a callback, at a boundary."""
+    NAP = "nap"
+    """Frozen between two turns of the loop: between a decision and whoever acts on it."""
     PARTITION = "partition"
     ONE_WAY = "one_way"
     CUT = "cut"
@@ -50,6 +52,7 @@ WEIGHTS: Final = {
     Kind.PAUSE: 2,
     Kind.SUSPEND: 2,
     Kind.STALL: 2,
+    Kind.NAP: 2,
     Kind.PARTITION: 3,
     Kind.ONE_WAY: 1,
     Kind.CUT: 1,
@@ -96,8 +99,8 @@ class Fault:
     def __str__(self) -> str:
         whom = "+".join(self.nodes) if self.aim is Aim.NAME else f"a {self.aim.value}"
         words = [f"{self.kind.value}({whom}) at {self.at_s:.3f} s"]
-        if self.kind in (Kind.CRASH, Kind.STALL):
-            words.append(f"boundary +{self.boundary}")
+        if self.kind in (Kind.CRASH, Kind.STALL, Kind.NAP):
+            words.append(f"{'turn' if self.kind is Kind.NAP else 'boundary'} +{self.boundary}")
         words.append("for ever" if self.for_ever else f"for {self.duration_s:g} s")
         if self.kind is Kind.CRASH:
             words.append(self.death.value)
@@ -227,6 +230,8 @@ def _hit(stage: Stage, fault: Fault, nodes: tuple[str, ...]) -> None:
         process.when_dead(lambda: _comes_back(stage, fault, first))
     elif fault.kind is Kind.STALL:
         process.stall_at(process.boundaries + fault.boundary, fault.duration_s)
+    elif fault.kind is Kind.NAP:
+        process.nap_at(process.turns + fault.boundary, fault.duration_s)
     elif fault.kind is Kind.LEAVE:
         stage.leave(first)
         process.when_dead(lambda: _comes_back(stage, fault, first))

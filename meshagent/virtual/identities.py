@@ -10,7 +10,9 @@ import functools
 import hashlib
 from typing import Final
 
+from meshagent.identity.book import CredentialBook
 from meshagent.identity.certificates import issue_credential, read_credential
+from meshagent.identity.credential import Credential
 from meshagent.identity.device import DeviceIdentity
 from meshagent.identity.keys import DeviceKey
 from meshagent.identity.trust import Trust, issue_root
@@ -58,9 +60,29 @@ def _credential(number: int) -> bytes:
     )
 
 
+class PooledBook(CredentialBook):
+    """A book that has read the pool's credentials before: what X.509 says of the same bytes is the same each time."""
+
+    def learn(self, credential_der: bytes, *, now_s: float) -> Credential:
+        known = _read.get(credential_der)
+        if known is None or known.fault_at(self.time_s(now_s)) is not None:
+            return super().learn(credential_der, now_s=now_s)
+        return self._take(known)
+
+
+def open_book(device: DeviceIdentity) -> PooledBook:
+    """As `DeviceIdentity.open_book`, for a device of the pool."""
+    book = PooledBook(device.trust)
+    book.note_own(device.credential)
+    return book
+
+
+_read: Final[dict[bytes, Credential]] = {}
+
+
 @functools.cache
 def identity(number: int) -> DeviceIdentity:
     """The device `number` of the fleet; any number, the first `POOL_SIZE` are what scenarios draw from."""
-    return DeviceIdentity(
-        key_of(f"device-{number}"), read_credential(_credential(number), trust(), now_s=WALL_BASE_S), trust()
-    )
+    data = _credential(number)
+    credential = _read[data] = read_credential(data, trust(), now_s=WALL_BASE_S)
+    return DeviceIdentity(key_of(f"device-{number}"), credential, trust())

@@ -276,7 +276,10 @@ class Process:
         self.boundaries = 0
         """Crash points passed so far in this incarnation."""
         self._crash_at: tuple[int, Death] | None = None
+        self.turns = 0
+        """Turns of the loop that have run."""
         self._stalls: dict[int, float] = {}
+        self._naps: dict[int, float] = {}
         self._when_dead: list[Callable[[], None]] = []
         self._ahead_s = 0.0
         self._busy_until_s = 0.0
@@ -350,9 +353,12 @@ class Process:
             pass  # `die` has done everything
         finally:
             self._turning = False
+            self.turns += 1
             if self._ahead_s > 0.0:
                 self._busy_until_s = self.world.now_s + self._ahead_s
                 self._ahead_s = 0.0
+            if self._naps:
+                self._nap()
         self.arm()
 
     # ---- boundaries
@@ -395,10 +401,21 @@ class Process:
         """No crash and no stall is planned any more."""
         self._crash_at = None
         self._stalls.clear()
+        self._naps.clear()
 
     def when_dead(self, told: Callable[[], None]) -> None:
         """Call `told` once this process has ended, however."""
         self._when_dead.append(told)
+
+    def nap_at(self, turn: int, duration_s: float) -> None:
+        """Be frozen for `duration_s` between two turns, after the `turn`-th: what was ready before comes first then."""
+        self._naps[turn] = duration_s
+
+    def _nap(self) -> None:
+        duration_s = self._naps.pop(self.turns, 0.0)
+        if duration_s and self.alive:
+            self.note(f"nap {duration_s:.6f}")
+            self._busy_until_s = max(self._busy_until_s, self.world.now_s) + duration_s
 
     def stall(self, duration_s: float) -> None:
         """Time passes in the middle of a callback: between a check and what was checked, say.

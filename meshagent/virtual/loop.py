@@ -26,6 +26,9 @@ Ts = TypeVarTuple("Ts")
 
 CLOCK_RESOLUTION_S: Final = 1e-9
 """Timers this close are due: a sum of floats may miss its instant by an ulp."""
+SHORTEST_TIMER_S: Final = 1e-8
+"""A timer always lets some time pass, as real ones do: who waits for the last ulp before a deadline would wait for
+ever at one instant."""
 MAX_TURNS_AN_INSTANT: Final = 100_000
 """Turns of one loop without time passing; more is a callback that schedules itself for ever."""
 MAX_ERRORS_KEPT: Final = 20
@@ -222,6 +225,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     def call_at(
         self, when: float, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
+        when = max(when, self.time() + SHORTEST_TIMER_S)
         timer = asyncio.TimerHandle(when, callback, args, self, context)
         if not self._closed:
             timer._scheduled = True  # type: ignore[attr-defined]

@@ -16,7 +16,7 @@ from meshagent.core.contract_net.interface import GrantPointOfNoReturn, Persist,
 from meshagent.core.contract_net.participant import Participant
 from meshagent.core.contract_net.records import INITIATED, Phase, Report
 from meshagent.runtime.driver import Driver
-from meshagent.runtime.executor import Executor
+from meshagent.runtime.executor import Executor, Work
 from meshagent.sdk.context import _Hold
 from meshagent.types import Epoch, Reason, TaskState
 from meshagent.virtual.clock import VirtualClock
@@ -91,7 +91,11 @@ def _skipped_persist() -> list[Patch]:
 
 def _fence_not_checked_at_the_actuator() -> list[Patch]:
     """Rule 6: the check stands at the effect."""
-    return [(_Hold, "check", lambda self: None), (Executor, "_arm_fence", lambda self, work: None)]
+    return [
+        (_Hold, "check", lambda self: None),
+        (Work, "_must_hold", lambda self: None),
+        (Executor, "_arm_fence", lambda self, work: None),
+    ]
 
 
 def _late_done_ignored() -> list[Patch]:

@@ -170,11 +170,12 @@ def _run(company: Company) -> None:
         if world.now_s >= limit_s:
             break
     watcher.judge_endings(immortal)
-    watcher.check()
-    world.run_for(SETTLE_S)
+    # Judged now and not later: work for askers that are gone for ever goes on, and may ask for more.
     leftover = company.mesh.unsettled(immortal)
     if leftover:
         watcher.broken("records_drained", leftover)
+    watcher.check()
+    world.run_for(SETTLE_S)
     for task, (process, told) in sorted(company.outcomes.items()):
         facts = watcher.tasks[task]
         if process.alive and facts.ended is not None and not _agrees(told, facts.ended):

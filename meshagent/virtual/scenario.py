@@ -20,8 +20,8 @@ STRIKES_UNTIL_S: Final = 9.0
 ASKED_UNTIL_S: Final = 5.0
 MAX_DRIFT: Final = 0.029
 """Just inside what the contract promises to survive (rho 0.03)."""
-MAX_WALL_OFFSET_S: Final = 1.5
-"""Wall clocks that disagree within what the gate tolerates."""
+WALL_OFFSETS_S: Final = (1.5, 1.5, 3600.0)
+"""Wall clocks disagree at most so much: within what a message's age tolerates, or by a time zone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +142,7 @@ def draw_scenario(seed: int, options: Options, *, identities: int) -> Scenario:
                 looks=number < 2 or rng.random() < 0.7,
                 rounds=number == 2 or rng.random() < 0.3,
                 rate=1.0 + rng.uniform(-MAX_DRIFT, MAX_DRIFT) * (rng.random() < 0.5),
-                wall_offset_s=rng.uniform(-MAX_WALL_OFFSET_S, MAX_WALL_OFFSET_S) * (rng.random() < 0.3),
+                wall_offset_s=rng.uniform(-1.0, 1.0) * rng.choice(WALL_OFFSETS_S) * (rng.random() < 0.3),
                 position_m=(0.0, 0.0) if tie else (rng.uniform(0, 20), rng.uniform(0, 20)),
                 joins_at_s=rng.uniform(0.0, 0.2) if number < 3 or rng.random() < 0.8 else rng.uniform(0.5, 4.0),
             )

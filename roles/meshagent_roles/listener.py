@@ -19,7 +19,7 @@ class Listener(Role):
     site = "pump-7"
     within_s = 600.0
     quiet_s = 600.0
-    """After a check has ended: the same rattle is not reported again so soon."""
+    """After a check has ended: a pump does not heal by itself, and everybody has been told."""
 
     def __init__(self) -> None:
         self.quiet_until_s = 0.0

@@ -7,12 +7,18 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 import pytest
+
+from meshagent.identity.credential import DEFAULT_MAY
+from meshagent.identity.device import create_key, install_credential
+from meshagent.identity.fleet import FleetAuthority
+from meshagent.identity.join import JoinRequest
+from meshagent.operator.device import wall_s
 
 WORKSHOP = Path(__file__).with_name("workshop.py")
 COMMAND = [str(Path(sys.executable).with_name("meshagent"))]
@@ -76,8 +82,13 @@ class Cli:
         self.environ |= {"HOME": str(home), "NO_COLOR": "1"}
 
     def __call__(self, *arguments: object, stdin: str = "", **environ: str) -> Ran:
+        """`meshagent ARGUMENTS`, to its end."""
+        return self.run_command([*COMMAND, *arguments], stdin=stdin, **environ)
+
+    def run_command(self, words: Sequence[object], stdin: str = "", **environ: str) -> Ran:
+        """Any command, to its end."""
         done = subprocess.run(
-            [*COMMAND, *map(str, arguments)],
+            [*map(str, words)],
             input=stdin,
             capture_output=True,
             text=True,
@@ -89,11 +100,16 @@ class Cli:
         return Ran(done.returncode, done.stdout, done.stderr)
 
     def start(self, *arguments: object, **environ: str) -> Running:
+        """`meshagent ARGUMENTS`, and go on."""
+        return self.start_command([*COMMAND, *arguments], **environ)
+
+    def start_command(self, words: Sequence[object], **environ: str) -> Running:
+        """Any command, and go on."""
         self._number += 1
         out, err = self.home / f"{self._number}.out", self.home / f"{self._number}.err"
         with out.open("wb") as o, err.open("wb") as e:
             process = subprocess.Popen(
-                [*COMMAND, *map(str, arguments)],
+                [*map(str, words)],
                 stdin=subprocess.DEVNULL,
                 stdout=_handle(o),
                 stderr=_handle(e),
@@ -106,6 +122,19 @@ class Cli:
     def node(self, name: str, *more: object) -> Running:
         """A node of the throw-away fleet with the workshop's roles, up."""
         return self.start("run", WORKSHOP, "--dev", "--name", name, *more).until(f"{name} (").until("is up in")
+
+    def device(
+        self, name: str, *, fleet: str = "plant", lifetime_s: float = 86400.0, may: Sequence[str] = DEFAULT_MAY
+    ) -> Path:
+        """The state folder of a device of `fleet`, which is founded where needed; as by files, without waiting."""
+        folder, state, now_s = self.home / f"authority-{fleet}", self.home / name, wall_s()
+        opened = FleetAuthority.open(folder) if folder.exists() else FleetAuthority.create(folder, fleet, now_s=now_s)
+        with opened as authority:
+            key = create_key(state)
+            request = JoinRequest.create(key, name=name)
+            file = authority.admit(request, now_s=now_s, may=may, lifetime_days=lifetime_s / 86400)
+        install_credential(state, key, file.to_bytes(), now_s=now_s)
+        return state
 
     def close(self) -> None:
         for running in self._started:

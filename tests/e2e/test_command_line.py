@@ -34,11 +34,18 @@ def test_json_of_a_submission_is_one_object_and_why_tells_its_story(shared: Cli)
     assert lines[0].endswith('workshop.Greet(name="world")')
     assert lines[1].startswith(f"DONE by {document['holder_name']} after ")
     words = [line.split()[1] for line in lines if line.lstrip().startswith("+")]
-    assert words == ["call", "bid", "bid", "closed", "award", "reserved", "committed", "result"]
+    # on a busy machine a call may close before anybody has answered; what counts is the one that led to the result
+    assert words[0] == "call"
+    last = words[len(words) - words[::-1].index("call") - 1 :]
+    assert [word for word in last if word != "bid"] == ["call", "closed", "award", "reserved", "committed", "result"]
+    assert 1 <= last.count("bid") <= 2
     assert "not asked: none" in lines[-1]
     story = shared("why", document["task"], "--dev", "--json").document
     assert story["schema"] == "meshagent.why/1"
-    assert [act["act"] for act in story["epochs"][0]["acts"]][:3] == ["called", "propose", "propose"]
+    assert story["epochs"][0]["acts"][0]["act"] == "called"
+    assert {act["told_by"] for epoch in story["epochs"] for act in epoch["acts"]} <= {
+        one["id"] for one in story["told_by"]
+    }
 
 
 def test_a_failing_handler_is_a_failure_with_its_sentence(shared: Cli) -> None:
@@ -50,10 +57,10 @@ def test_a_failing_handler_is_a_failure_with_its_sentence(shared: Cli) -> None:
 
 
 def test_refusals_are_told_while_waiting_and_a_timeout_has_its_own_exit_code(shared: Cli) -> None:
-    done = shared("submit", "Picky", "--dev", "--timeout", "3s")
+    done = shared("submit", "Picky", "--dev", "--timeout", "2.5s")
     assert done.code == 5
     assert "CALIBRATION  the gripper was last calibrated 43 days ago" in done.err
-    assert "not finished after 3.0 s; it was withdrawn" in done.err
+    assert "not finished after 2.5 s; it was withdrawn" in done.err
     assert done.out.startswith("picky-")
 
 
@@ -122,6 +129,7 @@ def test_ctrl_c_withdraws_what_a_visitor_asked_for(shared: Cli) -> None:
 def test_status_and_peers_of_a_named_node(shared: Cli) -> None:
     status = shared("status", "--dev", "--node", "bob", "--json").document
     assert (status["schema"], status["name"], status["fleet"]) == ("meshagent.status/1", "bob", "dev")
+    assert min(status["links"]["signatures_made"], status["links"]["signatures_checked"]) > 0
     assert "performs" in shared("status", "--dev", "--node", "bob").out
     peers = shared("peers", "--dev", "--node", "bob", "--json").document["peers"]
     assert [peer["name"] for peer in peers if peer["state"] == "alive"] == ["ann"]

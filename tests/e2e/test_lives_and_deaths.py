@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import WORKSHOP, Cli, Running
+from tests.e2e.conftest import COMMAND, WORKSHOP, Cli, Running
 
 pytestmark = [pytest.mark.network, pytest.mark.xdist_group("e2e")]
 
@@ -55,7 +56,7 @@ def test_the_first_five_minutes_with_the_winner_killed(cli: Cli) -> None:
 
 def test_a_task_outlives_the_kill_of_its_holder_and_why_tells_how(cli: Cli) -> None:
     nodes = {"ann": cli.node("ann"), "bob": cli.node("bob")}
-    asked = cli.start("submit", "Slow", "seconds=3", "--dev", "--json").until("progress")
+    asked = cli.start("submit", "Slow", "seconds=2.5", "--dev", "--json").until("progress")
     holder = next(name for name in nodes if f"{name}  progress" in asked.err)
     nodes[holder].process.send_signal(signal.SIGKILL)
     done = asked.ended()
@@ -91,6 +92,22 @@ def test_a_second_ctrl_c_ends_a_node_at_once(cli: Cli) -> None:
     assert time.perf_counter() - began_s < 8.0
 
 
+def test_a_node_goes_on_when_nobody_reads_its_timeline_any_more(cli: Cli) -> None:
+    words = [*COMMAND, "run", str(WORKSHOP), "--dev"]
+    node = subprocess.Popen(words, cwd=cli.home, env=cli.environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        assert node.stdout is not None
+        assert b"is up in" in node.stdout.readline()
+        node.stdout.close()
+        for _ in range(2):
+            done = cli("submit", "Greet", "name=x", "--dev")
+            assert (done.code, done.out) == (0, "hello x, ann speaking\n"), done.err
+        assert node.poll() is None
+    finally:
+        node.kill()
+        node.wait(10)
+
+
 def test_stop_asks_the_node_to_leave_and_waits_for_it(cli: Cli) -> None:
     ann = cli.node("ann")
     assert cli("stop", "--dev").code == 2
@@ -124,14 +141,6 @@ def test_role_mistakes_are_told_with_file_and_line_and_nothing_starts(cli: Cli) 
 # ---- a real fleet, by files
 
 
-def admitted(cli: Cli, name: str) -> Path:
-    state = cli.home / name
-    assert cli("join", "--request", f"{name}.req", "--name", name, "--state", state).code == 0
-    assert cli("fleet", "admit", f"{name}.req", "--yes").code == 0
-    assert cli("join", f"{name}.cred", "--state", state).code == 0
-    return state
-
-
 def peers(cli: Cli, state: Path) -> dict[str, str]:
     rows = cli("peers", "--state", state, "--json", **LOOPBACK).document["peers"]
     return {row["name"]: row["state"] for row in rows}
@@ -142,14 +151,13 @@ def started(cli: Cli, state: Path) -> Running:
 
 
 def test_a_revoked_device_loses_its_links_when_the_list_is_spread_by_a_visitor(cli: Cli) -> None:
-    assert cli("fleet", "create", "plant").code == 0
-    one, two, laptop = admitted(cli, "dog-1"), admitted(cli, "dog-2"), admitted(cli, "laptop")
+    one, two, laptop = cli.device("dog-1"), cli.device("dog-2"), cli.device("laptop")
     first = started(cli, one)
     second = started(cli, two).until("peer joined  dog-1")
     first.until("peer joined  dog-2")
     done = cli("submit", "Greet", "name=x", "--state", laptop, **LOOPBACK)
     assert done.code == 0, done.err
-    assert cli("fleet", "revoke", "dog-2", "--yes", "--out", "list.revoked").code == 0
+    assert cli("fleet", "revoke", "dog-2", "--yes", "--out", "list.revoked", "--authority", "authority-plant").code == 0
     spread = cli("fleet", "spread", "list.revoked", "--state", laptop, "--json", **LOOPBACK)
     assert (spread.code, spread.document["news"]) == (0, True), spread.err
     first.until("peer lost  dog-2")
@@ -159,6 +167,13 @@ def test_a_revoked_device_loses_its_links_when_the_list_is_spread_by_a_visitor(c
     assert examined.code == 1
     told = " ".join(f["sentence"] for f in examined.document["findings"] if f["level"] != "ok")
     assert "revoked" in told, examined.out + cli("peers", "--state", two, **LOOPBACK).out
+
+
+def test_a_device_that_may_not_ask_is_refused_with_its_own_exit_code(cli: Cli) -> None:
+    started(cli, cli.device("dog-1"))
+    done = cli("submit", "Greet", "name=x", "--state", cli.device("camera", may=["perform:*"]), **LOOPBACK)
+    assert done.code == 6
+    assert "camera may not ask for workshop.Greet" in done.err
 
 
 def test_run_tells_json_lines_where_they_are_asked_for(cli: Cli) -> None:

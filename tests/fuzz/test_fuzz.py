@@ -8,7 +8,15 @@ import pytest
 
 from tests.fuzz.engine import FuzzFailure, fuzz
 
-TARGETS = {"gate": 1500, "hello": 1200, "revocation": 400, "certificates": 250, "strictpack": 8000}
+TARGETS = {
+    "gate": 1500,
+    "hello": 1200,
+    "revocation": 400,
+    "certificates": 250,
+    "strictpack": 8000,
+    "frame": 4000,
+    "codec": 6000,
+}
 
 
 @pytest.mark.parametrize("name", TARGETS)

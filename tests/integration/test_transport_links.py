@@ -351,6 +351,26 @@ def test_link_refused_by_a_node_is_not_dialled_again_at_once() -> None:
     asyncio.run(scenario())
 
 
+def test_dial_that_met_a_node_while_it_left_does_not_bar_it_when_it_returns(monkeypatch: pytest.MonkeyPatch) -> None:
+    # a command that visits leaves and is back within a second; answered "refused" it would have to wait ten
+    async def scenario() -> None:
+        fleet = TestFleet()
+        async with open_mesh(fleet.device("a")) as one, open_mesh(fleet.device("b")) as two:
+            met: list[object] = []
+
+            async def leaving(*arrival: object) -> None:
+                met.append(arrival)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(two.transport, "accept", leaving)
+                one.hint(two)
+                await one.events.until(lambda: bool(met))
+            two.hint(one)
+            await linked(one, two)
+
+    asyncio.run(scenario())
+
+
 def test_seed_that_is_this_node_itself_is_said_and_not_linked() -> None:
     async def scenario() -> None:
         fleet = TestFleet()

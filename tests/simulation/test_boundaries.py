@@ -11,7 +11,7 @@ from meshagent.sdk.kinds import Task
 from meshagent.virtual.kernel import Death
 from meshagent.virtual.play import play, stage
 from meshagent.virtual.scenario import Options
-from tests.support.scenes import ASKED_AT_S, HEAL_AT_S, LOOK, PRESS, crash, pair_of_workers, stall
+from tests.support.scenes import ASKED_AT_S, HEAL_AT_S, HOLDER, LOOK, PRESS, crash, nap, pair_of_workers, stall
 
 TASKS: dict[str, Task[object]] = {"press": PRESS, "look": LOOK}
 
@@ -28,6 +28,26 @@ def boundaries_of(task: Task[object], name: str) -> int:
     passed = process.boundaries - before
     world.close()
     return passed
+
+
+def test_every_promise_holds_between_whichever_turns_the_holder_sleeps() -> None:
+    company = stage(1, pair_of_workers(PRESS))
+    world = company.world
+    world.run_until(lambda: False, limit_s=ASKED_AT_S)
+    process = company.process(HOLDER)
+    assert process is not None
+    before = process.turns
+    world.run_until(lambda: any(facts.ended for facts in company.watcher.tasks.values()), limit_s=HEAL_AT_S)
+    turns = process.turns - before
+    world.close()
+    assert turns > 20
+    failures = []
+    for turn in range(1, turns + 2):
+        fault = nap(HOLDER, turn, duration_s=1.3)
+        verdict = play(1, Options(), pair_of_workers(PRESS, fault))
+        if verdict.code:
+            failures.append(f"{fault}: {verdict.broken} at {verdict.at_s:.3f} s: {verdict.how}")
+    assert not failures, "\n".join(failures)
 
 
 @pytest.mark.parametrize("what", ["crash", "power_cut", "long_crash", "stall"])

@@ -89,6 +89,7 @@ class Recorder:
     opened: list[NodeId] = field(default_factory=list)
     closed: list[tuple[NodeId, LinkClosed]] = field(default_factory=list)
     unreachable: list[tuple[NodeId, LinkClosed, str]] = field(default_factory=list)
+    twins: list[str] = field(default_factory=list)
     times: dict[str, float] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     seamless: int = 0
@@ -130,6 +131,10 @@ class Recorder:
     def peer_unreachable(self, peer: NodeId, why: LinkClosed, detail: str) -> None:
         self.unreachable.append((peer, why, detail))
         self._changed("unreachable")
+
+    def own_identity_proved(self, address: str) -> None:
+        self.twins.append(address)
+        self._changed("twin")
 
     async def until(self, condition: Callable[[], bool], *, within_s: float = 10.0) -> None:
         """Return as soon as `condition` holds; it is looked at after every event and every 20 ms."""

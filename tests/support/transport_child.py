@@ -47,6 +47,9 @@ class _Teller:
     def peer_unreachable(self, peer: NodeId, why: LinkClosed, detail: str) -> None:
         tell(event="unreachable", peer=peer, why=str(why), detail=detail)
 
+    def own_identity_proved(self, address: str) -> None:
+        tell(event="twin", address=address)
+
 
 def tell(**fields: object) -> None:
     """Print one line for the parent."""

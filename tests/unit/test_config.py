@@ -23,7 +23,8 @@ from meshagent.config import (
     known_keys,
     shown,
 )
-from meshagent.configfile import InvalidConfigError, find_file, load_config, outline, parse_text, set_key
+from meshagent.configfile import InvalidConfigError, find_file, load_config, parse_text, set_key
+from meshagent.configtext import outline
 from meshagent.errors import ConfigurationError
 
 

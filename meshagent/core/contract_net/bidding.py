@@ -13,7 +13,6 @@ from meshagent.core.acts import (
     Refuse,
     RejectProposal,
     Reserve,
-    TaskRecord,
 )
 from meshagent.core.contract_net.clearing import within_tolerance
 from meshagent.core.contract_net.contract import Contract
@@ -25,6 +24,11 @@ from meshagent.types import NodeId, Reason, task_id_of
 
 MAX_LEASE_S: Final = 600.0
 """Calmer than any radio needs. Longer ones would let an initiator hold resources that it never commits to."""
+RIVAL_S: Final = 1.0
+"""Two calls of one key within so long are rivals: longer than a call stays open and an award takes, short enough that
+an asker who died right after calling holds nobody up."""
+RIVALS_KEPT: Final = 1024
+"""Keys called lately that are remembered."""
 REFUSALS_KEPT: Final = 1024
 """Refused awards that are answered alike when the award comes again; older ones were settled long ago."""
 
@@ -45,12 +49,11 @@ class Bidding(Working):
             return
         refusal = self._may_not(peer, c, act)
         if refusal is None:
-            twin = self._twin(act.record)
-            if twin is not None and not twin.has_result:
-                refusal = self._duplicate(act, twin)
-            elif twin is not None:
+            same = self._same_work(act)
+            if isinstance(same, Contract):
                 self._send(peer, self._stored_offer(act))
                 return
+            refusal = same
         if refusal is not None:
             self._send(peer, refusal)
             return
@@ -121,12 +124,19 @@ class Bidding(Working):
             return None
         return Refuse(task=act.task, epoch=act.epoch, reason=reason, detail=detail)
 
-    def _twin(self, record: TaskRecord) -> Contract | None:
-        """Another task that is the same piece of work."""
+    def _same_work(self, act: Cfp | AcceptProposal) -> Contract | Refuse | None:
+        """What another task of the same kind and key means for this one: its contract, where the result is at hand;
+        a refusal, where it is under way; None, where there is none."""
+        record = act.record
         if not record.key:
             return None
         task = self._by_key.get((record.kind, record.key))
-        return None if task is None or task == record.task else self._contracts.get(task)
+        twin = None if task is None or task == record.task else self._contracts.get(task)
+        if twin is not None and not twin.has_result:
+            return self._duplicate(act, twin)
+        if twin is not None and self._now_s < twin.answers_until_s:
+            return twin
+        return self._rival(act)
 
     def _duplicate(self, act: Cfp | AcceptProposal, twin: Contract) -> Refuse:
         return Refuse(
@@ -136,6 +146,26 @@ class Bidding(Working):
             detail="the same work is under way here for another asker",
             duplicate_of=twin.task,
         )
+
+    def _rival(self, act: Cfp | AcceptProposal) -> Refuse | None:
+        """Two askers heard one rattle and call at the same moment: the task with the smaller id goes on, the other
+        waits for its result. Everybody who hears both calls decides alike, so that neither asker blocks the other."""
+        record = act.record
+        key = (record.kind, record.key)
+        first = self._called.get(key)
+        if first is not None and first[0] < record.task and self._now_s < first[1] + RIVAL_S:
+            return Refuse(
+                task=act.task,
+                epoch=act.epoch,
+                reason=Reason.DUPLICATE,
+                detail="another asker called for the same work at the same moment",
+                duplicate_of=first[0],
+            )
+        self._called[key] = (record.task, self._now_s)
+        self._called.move_to_end(key)
+        if len(self._called) > RIVALS_KEPT:
+            self._called.popitem(last=False)
+        return None
 
     def _stored_offer(self, act: Cfp) -> Propose:
         return Propose(
@@ -168,13 +198,12 @@ class Bidding(Working):
             return
         refusal = self._may_not(peer, c, act)
         if refusal is None:
-            twin = self._twin(act.record)
-            if twin is not None and not twin.has_result:
-                refusal = self._duplicate(act, twin)
-            elif twin is not None:
-                assert twin.report is not None
-                self._hand_over(peer, c, act, twin.report.result or b"")
+            same = self._same_work(act)
+            if isinstance(same, Contract):
+                assert same.report is not None
+                self._hand_over(peer, c, act, same.report.result or b"")
                 return
+            refusal = same
         if refusal is None:
             refusal = self._priced_again(act)
         if refusal is not None:

@@ -16,6 +16,7 @@ class Contract:
 
     __slots__ = (
         "acknowledged",
+        "answers_until_s",
         "award",
         "cancelled_under",
         "checkpoint",
@@ -83,6 +84,7 @@ class Contract:
         self.resend_at_s = 0.0
         self.resend_delay_s = 0.0
         self.keep_until_s = 0.0
+        self.answers_until_s = 0.0
 
     @property
     def repeatable(self) -> bool:

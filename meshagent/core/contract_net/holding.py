@@ -40,6 +40,7 @@ class Holding(Ending):
         u.renewals.heard(self._now_s)
         first = not u.heard
         u.heard = True
+        self._negotiated.discard(u.task)
         u.former = None
         self._send((peer,), Renewed(task=u.task, epoch=u.epoch, boot=act.boot, sequence=act.sequence))
         if first or act.progress_permille or act.note:
@@ -103,7 +104,9 @@ class Holding(Ending):
                 u.pnr = True
                 self._dirty[u.task] = u
                 self._note(u, "pass_point_of_no_return", peer)
-            u.heard = True
+            if not u.heard:
+                u.heard = True
+                self._enter(u, Phase.COMMITTED, persist=False)
             self._send((peer,), PointOfNoReturnRecorded(task=u.task, epoch=u.epoch))
         elif not (u.phase is Phase.IN_DOUBT and peer == u.holder):
             self._fence(u, peer, act.epoch)

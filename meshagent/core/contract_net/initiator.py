@@ -2,7 +2,18 @@
 
 One machine in four concerns, each building on the one before: `initiator_base`, `calling`, `ending`, `holding`; here
 stand its inputs and its time. Absent on purpose: custody (another node going on without this one), transport,
-persistence and clocks. The rules named in comments are those of PROTOCOL-DESIGN; the phases are drawn in DESIGN 6.
+persistence and clocks. The rules named in comments are those of PROTOCOL-DESIGN.
+
+    submitted -> CALLING --no bid, duplicate--> BACKOFF --time, peer found--> CALLING
+                 CALLING --closed--> AWARDING --refused, silent: runner-up, new epoch--> AWARDING
+                                     AWARDING --none left--> BACKOFF
+                                     AWARDING --reserve--> COMMITTED --inform--> DONE, --failure--> FAILED
+      CALLING, BACKOFF, AWARDING --renewed by an old at_least_once holder--> COMMITTED (adopted)
+                COMMITTED --forfeit, lease over; at_least_once also: lost--> CALLING under a new epoch
+                COMMITTED --lease over past the point of no return, holder does not know--> IN_DOUBT
+                 IN_DOUBT --inform--> DONE, --forfeit, a person: not done--> CALLING, --a person: done--> DONE
+                COMMITTED --cancel, time over--> CANCELLING --answer, lease over--> CANCELLED or FAILED(EXPIRED)
+               CANCELLING --inform--> DONE, --past the point of no return and silent--> IN_DOUBT
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ class InitiatorBase:
         self._open: dict[TaskId, Undertaking] = {}
         self._ended: OrderedDict[TaskId, Undertaking] = OrderedDict()
         self._children: dict[TaskId, dict[TaskId, None]] = {}
+        self._negotiated: set[TaskId] = set()
         self._timers = Timers()
         self._budget = NoteBudget()
         self._now_s = 0.0
@@ -37,6 +38,10 @@ class InitiatorBase:
 
     def _enter(self, u: Undertaking, phase: Phase, *, persist: bool = True) -> None:
         """The one place where a task changes its phase."""
+        if phase is Phase.CALLING or phase is Phase.AWARDING or (phase is Phase.COMMITTED and not u.heard):
+            self._negotiated.add(u.task)
+        else:
+            self._negotiated.discard(u.task)
         u.phase = phase
         if persist:
             self._dirty[u.task] = u
@@ -51,6 +56,11 @@ class InitiatorBase:
                 detail=u.detail,
             )
         )
+
+    @property
+    def negotiated(self) -> int:
+        """Tasks on their way to a lease, or just there: a driver paces its turns by how many."""
+        return len(self._negotiated)
 
     def _arm(self, u: Undertaking) -> None:
         self._timers.arm(u.task, u.deadline_s())

@@ -43,6 +43,9 @@ class ContractConfig:
     """1 energy, 4 balanced, 8 makespan."""
     keep_s: float = 3600.0
     """How long a finished task's stored answers (tombstone) are kept when nobody acknowledges."""
+    answers_key_s: float = 60.0
+    """How long the result of a finished task answers calls of the same kind and key. Two devices that hear one rattle,
+    or two sides of a healed partition, ask within that; who asks later wants it done again."""
     max_tasks: int = 10_000
     """Open tasks a node initiates at once; more are refused at submission."""
     max_contracts: int = 10_000
@@ -278,7 +281,7 @@ class TaskChanged:
 class Noted:
     """One line of the story that `why` tells, in order. `event` is a word of docs/why.md (an act's name or one of
     `called, closed, lost, lease_ended, fenced, adopted, restarted, backoff, late, forged, expired, in_doubt,
-    resolved`); `facts` holds plain values."""
+    resolved, doubt_settled`); `facts` holds plain values."""
 
     task: TaskId
     epoch: Epoch

@@ -3,6 +3,15 @@
 One machine in four concerns, each building on the one before: `participant_base`, `reporting`, `working`, `bidding`;
 here stand its inputs and its time. Absent on purpose: pricing (the `Bidder`), running handlers (the executor),
 transport, persistence and clocks. The rules named in comments are those of PROTOCOL-DESIGN.
+
+    award -> RESERVED --commit within the lease--> EXECUTING --work ended--> REPORTING --acknowledged--> CLOSED
+             RESERVED --no commit, leaving, restart--> REPORTING (forfeit)      RESERVED --cancel--> CLOSED
+            EXECUTING --lease over (at_most_once), cancel, leaving, higher award--> STOPPING
+             STOPPING --work ended--> REPORTING (result or forfeit), CLOSED (cancelled),
+                                      IN_DOUBT (past the point of no return and no result)
+            EXECUTING --restart--> REPORTING (forfeit), past the point of no return IN_DOUBT
+             IN_DOUBT --acknowledged, a higher call or award--> CLOSED
+             award of work done for another asker (kind, key) -> REPORTING (its result)
 """
 
 from __future__ import annotations
@@ -111,6 +120,7 @@ class Participant(Bidding):
             elif c.stage is Stage.CLOSED:
                 self._bury(c)
             if c.active or c.has_result or c.stage is Stage.IN_DOUBT:
+                c.answers_until_s = now_s + self._config.answers_key_s
                 self._index(c)
             self._arm(c)
         return self._effects()

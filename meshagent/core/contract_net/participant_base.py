@@ -33,6 +33,8 @@ class ParticipantBase:
         self._closed: OrderedDict[TaskId, None] = OrderedDict()
         """Tombstones, oldest first."""
         self._by_key: dict[tuple[str, str], TaskId] = {}
+        self._called: OrderedDict[tuple[str, str], tuple[TaskId, float]] = OrderedDict()
+        """Key -> the task that goes on, and when it was last called."""
         self._refused: OrderedDict[tuple[TaskId, Epoch], Refuse] = OrderedDict()
         self._sequence = 0
         self._draining = False

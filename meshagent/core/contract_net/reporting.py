@@ -24,6 +24,7 @@ class Reporting(ParticipantBase):
         self._release(c)
         if outcome.result is not None:
             # Done, even if it was told to stop meanwhile: DONE wins (rule 7).
+            c.answers_until_s = self._now_s + self._config.answers_key_s
             self._report(c, Report(act=Performative.INFORM, epoch=c.epoch, result=outcome.result))
             limits = (*outcome.follow_ups_within_s, *[None] * len(outcome.follow_ups))
             self._out.extend(

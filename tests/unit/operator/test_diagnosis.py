@@ -14,6 +14,7 @@ from meshagent.operator.diagnosis import (
     JournalFacts,
     Knock,
     Level,
+    LostPeer,
     NetworkFacts,
     OtherFleet,
     PeerFacts,
@@ -113,12 +114,37 @@ def test_filtered_multicast_names_an_address_that_answers() -> None:
     found = only(replace(GOOD, network=network), "multicast")
     assert found.level is Level.WARN
     assert found.sentence == (
-        "sent 3 queries on wlan0, heard none, not even our own echo: this network filters multicast."
+        "sent 3 queries on wlan0, heard none, not even our own echo: "
+        "a firewall on this device, or the network, filters multicast."
     )
     assert found.next_step == (
         "name one device that you can reach:  meshagent config set network.peers '[\"10.0.4.20:7340\"]'"
         "   (we tried: it answers)"
     )
+
+
+def test_peers_that_multicast_does_not_hear_show_a_network_that_filters() -> None:
+    network = NetworkFacts(
+        interfaces=(replace(WLAN, heard_from=0),), port=7340, port_open=True, answered=("10.0.4.20:7340",)
+    )
+    found = only(replace(GOOD, network=network), "multicast")
+    assert found.sentence.startswith("5 peers are linked, none is heard by multicast, only our own echo")
+    assert "10.0.4.20:7340" in (found.next_step or "")
+    lonely = only(replace(GOOD, network=network, peers=()), "peers")
+    assert "no other node runs here, or the network filters it" in lonely.sentence
+
+
+def test_an_interface_that_cannot_send_multicast_says_why() -> None:
+    broken = InterfaceFacts(name="tun0", addresses=("10.8.0.2",), problem="Network is unreachable")
+    found = only(replace(GOOD, network=NetworkFacts(interfaces=(broken,), port=1, port_open=True)), "multicast")
+    assert "not even our own echo: Network is unreachable." in found.sentence
+
+
+def test_peers_that_refuse_this_device_are_named() -> None:
+    lost = (LostPeer(name="heron-1", id="h" * 52, why="refused"), LostPeer(name="cart", id="c" * 52, why="goodbye"))
+    found = only(replace(GOOD, lost=lost, peers=()), "refused")
+    assert found.level is Level.FAIL
+    assert found.sentence.startswith("heron-1 (hhhhhhhh) closed the link and takes this device no more")
 
 
 def test_multicast_that_was_not_tried_or_is_off_is_no_fault() -> None:

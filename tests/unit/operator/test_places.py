@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,22 @@ def test_one_node_runs_in_a_state_folder_and_says_who_it_is(tmp_path: Path) -> N
     assert running_in(state) is None
     assert second.take()
     second.release()
+
+
+def test_a_look_at_the_wrong_moment_does_not_keep_a_node_from_starting(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    first, lock = NodeLock(state), NodeLock(state)
+    assert first.take()
+    first.release()
+    looking = os.open(state / "node.lock", os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    ended = threading.Timer(0.03, os.close, [looking])
+    ended.start()
+    try:
+        assert lock.take()
+    finally:
+        ended.join()
+        lock.release()
 
 
 def test_a_killed_node_leaves_no_lock(tmp_path: Path) -> None:

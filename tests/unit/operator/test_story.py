@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from meshagent.operator.render import Paint
-from meshagent.operator.story import Names, describe, event_line, scored, tell, told_once
+from meshagent.operator.story import Names, Timeline, describe, event_line, scored, tell, told_once
 
 PLAIN = Paint(enabled=False)
 HERON, DOG1, DOG2, DOG3 = (name * 13 for name in ("hern", "dogo", "dogt", "dogh"))
@@ -196,6 +196,10 @@ def test_scores_read_at_a_glance() -> None:
     [
         ({"event": "peer_joined", "peer": DOG1, "peer_name": "dog-1", "t_s": 3.1}, "   +3.100 s  peer joined  dog-1"),
         (
+            {"event": "peer_lost", "peer": DOG1, "peer_name": "dog-1", "t_s": 3.1, "why": "reset: \x1b"},
+            "   +3.100 s  peer lost  dog-1  (reset: \\x1b)",
+        ),
+        (
             {"event": "state", "task": "check-7k2fx", "state": "executing", "progress": 0.8, "note": "reading 2 of 3",
              "holder": DOG2, "holder_name": "dog-2", "t_s": 38.0},
             "  +38.000 s  check-7k2f  dog-2  progress 80 %  reading 2 of 3",
@@ -213,3 +217,15 @@ def test_scores_read_at_a_glance() -> None:
 )  # fmt: skip
 def test_events_read_as_lines(document: dict[str, Any], line: str) -> None:
     assert event_line(document) == line
+
+
+def test_progress_that_does_not_move_is_told_once() -> None:
+    timeline = Timeline()
+    step = {"event": "state", "task": "slow-aaaa", "state": "executing", "progress": 0.5, "note": "x", "t_s": 1.0}
+    assert timeline.line(step)
+    assert timeline.line({**step, "t_s": 2.0}) == ""
+    assert timeline.line({**step, "task": "slow-bbbb"})
+    assert timeline.line({**step, "progress": 0.6})
+    assert timeline.line({**step, "progress": 0.6, "note": "y"})
+    assert timeline.line({"event": "state", "task": "slow-aaaa", "state": "done", "t_s": 3.0})
+    assert timeline.line({**step, "progress": 0.6, "note": "y"}), "a second life of a task is told anew"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import pytest
 
@@ -46,7 +47,7 @@ def test_descriptions_that_cannot_be_read_are_left_out_and_most_peers_decide() -
 
 
 def test_the_summary_counts_bids_and_refusals() -> None:
-    told = [
+    told: list[dict[str, Any]] = [
         {"event": "called", "peers": 3},
         {"event": "propose", "peer_name": "ann", "added_ms": 0},
         {"event": "refuse", "reason": "BATTERY"},

@@ -274,6 +274,24 @@ def test_stamps_of_a_restarted_node_are_above_all_of_its_last_life() -> None:
     run(scenario)
 
 
+def test_clock_back_a_node_whose_clock_was_set_back_is_still_heard_a_minute_later() -> None:
+    async def scenario() -> None:
+        asker, worker = await pair()
+        asker.driver._running = False
+        again = Member(1, disk=asker.disk, wall_error_s=-3600.0)
+        await again.start()
+        join(again, worker)
+        await until(lambda: worker.id in again.driver.links.peers)
+        again.clock.skip_s += 60.0
+        worker.clock.skip_s += 60.0
+        again.driver.emit(EventMessage(name="late", body=b"\x80"))
+        await until(lambda: bool(worker.events))
+        assert not worker.driver.links.rejections
+        await close(again, worker)
+
+    run(scenario)
+
+
 def test_a_boot_is_on_disk_before_it_is_used() -> None:
     async def scenario() -> None:
         alone = await Member(1).start()

@@ -11,6 +11,7 @@ import pytest
 from meshagent.core.bodies import EventMessage, Profile, RevocationNotice
 from meshagent.core.ports import HintSource, LinkClosed
 from meshagent.identity.certificates import issue_credential, read_credential
+from meshagent.identity.credential import CertificateFault
 from meshagent.identity.device import DeviceIdentity
 from meshagent.identity.envelope import Outgoing, Sealer
 from meshagent.identity.gate import GateLimits, RejectReason
@@ -423,6 +424,18 @@ def test_a_forged_revocation_list_puts_nobody_out() -> None:
         with pytest.raises(RevocationError):
             one.driver.links.merge_revocations(bytes(forged))
         await close(one, liar, victim)
+
+    run(scenario)
+
+
+def test_a_device_that_was_put_out_says_so_itself() -> None:
+    async def scenario() -> None:
+        one = await Member(1).start()
+        faults = [one.driver.links.own_fault]
+        one.driver.links.merge_revocations(expelled(one))
+        faults.append(one.driver.links.own_fault)
+        assert faults == [None, CertificateFault.REVOKED]
+        await close(one)
 
     run(scenario)
 

@@ -710,6 +710,26 @@ def test_asked_twice_a_node_leaves_at_once() -> None:
     run(scenario)
 
 
+def test_a_drain_that_is_cancelled_still_stops_devices_and_says_goodbye() -> None:
+    async def scenario(mesh: SmallMesh) -> None:
+        dog = await mesh.join("dog", Dog, **LEGGED)
+        eve = await mesh.join("eve")
+        await mesh.linked(1)
+        ask(eve).submit(Visit("pump-7"))
+        await mesh.until(lambda: len(RAN) > 4)
+        draining = asyncio.ensure_future(dog.close(drain_s=600.0))
+        await asyncio.sleep(1)
+        draining.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await draining
+        stood = dog.body.position_m()
+        await mesh.until(lambda: not eve.peers())
+        await asyncio.sleep(3)
+        assert dog.body.position_m() == stood
+
+    run(scenario)
+
+
 def test_a_leaving_node_takes_no_more_tasks() -> None:
     async def scenario(mesh: SmallMesh) -> None:
         node = await mesh.join("node", Greeter)

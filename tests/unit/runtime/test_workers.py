@@ -182,7 +182,7 @@ def run_worker(said: bytes, parent: int | None = None) -> subprocess.CompletedPr
     return subprocess.run(command, input=said, capture_output=True, timeout=30, check=False)
 
 
-BURGLED = os.path.join(tempfile.gettempdir(), f"meshagent-burgled-{os.getpid()}")
+BURGLED = os.path.join(tempfile.gettempdir(), f"meshagent-burgled-{os.getuid()}")
 
 
 class Burglar:

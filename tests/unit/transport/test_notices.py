@@ -46,6 +46,9 @@ class Log:
     def peer_unreachable(self, peer: NodeId, why: LinkClosed, detail: str) -> None:
         self._hear(f"unreachable {why}")
 
+    def own_identity_proved(self, address: str) -> None:
+        self._hear("twin")
+
 
 def test_notices_wait_for_the_next_turn_and_a_frame_brings_them_before_itself() -> None:
     async def scenario() -> None:

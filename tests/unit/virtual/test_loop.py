@@ -30,6 +30,26 @@ def test_timers_of_one_instant_run_in_the_order_they_were_set() -> None:
     assert seen == list(range(50))
 
 
+def test_whoever_waits_for_the_last_ulp_before_a_deadline_gets_there() -> None:
+    # Seed 0x70d: now + (deadline - now) was now again, and a loop that re-armed its timer stood still.
+    loop = make_loop()
+
+    async def until(deadline_s: float) -> int:
+        rounds = 0
+        while (left_s := deadline_s - loop.time()) > 0:
+            rounds += 1
+            assert rounds < 10
+            loop.call_at(loop.time() + left_s / 4e6, ready.set)
+            await ready.wait()
+            ready.clear()
+        return rounds
+
+    ready = asyncio.Event()
+    loop.call_at(1.0, lambda: None)
+    loop.run_forever()
+    assert loop.run_until_complete(until(1.0 + 3e-16)) >= 1
+
+
 def test_waiting_for_nothing_is_told_as_a_deadlock_that_names_who_waits() -> None:
     loop = make_loop(name="q3")
 

@@ -12,7 +12,8 @@ from meshagent.core.ports import HintSource, Link, LinkClosed, PeerHint
 from meshagent.errors import TransportError
 from meshagent.types import NodeId
 from meshagent.virtual.kernel import Death, Process, World
-from meshagent.virtual.network import FAITHFUL_FRAMES, PORT, Network, VirtualTransport, Weather
+from meshagent.virtual.network import PORT, Network, VirtualTransport, Weather
+from meshagent.virtual.wires import FAITHFUL_FRAMES
 
 IDS = {name: NodeId(name * 52) for name in "abc"}
 
@@ -42,6 +43,9 @@ class Recorder:
 
     def peer_unreachable(self, peer: NodeId, why: LinkClosed, detail: str) -> None:
         self._tell(f"unreachable {why.value}", peer)
+
+    def own_identity_proved(self, address: str) -> None:
+        raise AssertionError("no copies here")
 
     def _tell(self, what: str, peer: NodeId) -> None:
         self.told.append((round(self.world.now_s, 2), what, peer[0]))

@@ -304,6 +304,33 @@ def test_the_same_work_for_another_asker_is_a_duplicate() -> None:
     assert desk.one(Refuse).duplicate_of == mine.task
 
 
+def test_of_two_calls_at_the_same_moment_the_smaller_task_goes_on_at_every_participant() -> None:
+    first, second = sorted(
+        (record_of(node_id(1), 1, key="pump-7"), record_of(node_id(2), 2, key="pump-7")), key=lambda r: r.task
+    )
+    for order in ((first, second), (second, first)):
+        desk = ParticipantDesk()
+        for record in order:
+            epoch = Epoch(1, record.initiator, BOOT)
+            desk.hear(Cfp(task=record.task, epoch=epoch, record=record, reply_within_ms=400), record.initiator)
+        desk.award(record=second)
+        assert desk.one(Refuse).duplicate_of == first.task
+        desk.award(record=first)
+        assert desk.sent(Reserve)
+
+
+def test_a_rival_whose_asker_fell_silent_holds_nobody_up() -> None:
+    first, second = sorted(
+        (record_of(node_id(1), 1, key="pump-7"), record_of(node_id(2), 2, key="pump-7")), key=lambda r: r.task
+    )
+    desk = ParticipantDesk()
+    epoch = Epoch(1, first.initiator, BOOT)
+    desk.hear(Cfp(task=first.task, epoch=epoch, record=first, reply_within_ms=400), first.initiator)
+    desk.now_s += 1.1
+    desk.award(record=second)
+    assert desk.sent(Reserve)
+
+
 def test_another_kind_or_another_key_is_no_duplicate() -> None:
     desk = ParticipantDesk()
     desk.award(record=record_of(desk.asker, 1, key="pump-7"))
@@ -331,6 +358,19 @@ def test_done_already_is_offered_and_handed_over_at_once() -> None:
     assert isinstance(desk.last[0], Persist)
     desk.until_due()
     assert desk.one(Inform).task == theirs.task, "resent until acknowledged, as any result"
+
+
+def test_a_result_answers_its_key_for_a_while_and_then_the_work_is_done_again() -> None:
+    desk = ParticipantDesk(answers_key_s=60.0)
+    done = desk.working(record=record_of(desk.asker, key="pump-7"))
+    finish(desk, done, b"it rattles")
+    desk.hear(Acknowledge(task=desk.task, epoch=done, act=Performative.INFORM))
+    desk.now_s += 59.0
+    desk.award(record=record_of(node_id(1), 1, key="pump-7"))
+    assert desk.one(Inform).result == b"it rattles"
+    desk.now_s += 2.0
+    desk.award(record=record_of(node_id(2), 2, key="pump-7"))
+    assert desk.sent(Reserve), "who asks a minute later wants to know how it is now"
 
 
 def test_work_that_was_given_back_is_no_duplicate_any_more() -> None:

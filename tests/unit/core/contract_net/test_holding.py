@@ -243,6 +243,15 @@ def test_the_point_of_no_return_is_durable_before_it_is_answered() -> None:
     assert desk.sent(PointOfNoReturnRecorded), "the answer may have been lost"
 
 
+def test_work_that_reaches_it_before_its_first_renewal_is_seen_executing() -> None:
+    desk = InitiatorDesk()
+    desk.submit()
+    desk.bids(1000, 2000, 3000)
+    desk.reserve(desk.peers[0])
+    past_no_return(desk)
+    assert desk.changes()[-1].state is TaskState.EXECUTING
+
+
 def test_nobody_but_the_holder_passes_the_point_of_no_return() -> None:
     desk = InitiatorDesk()
     desk.committed()
