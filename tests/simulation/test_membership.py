@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from meshagent.core.members import PRESETS, MemberState
+from meshagent.core.members import PRESETS, MemberChanged, MemberState
 from meshagent.core.ports import HintSource, PeerHint
 from meshagent.virtual.kernel import Death, World
 from meshagent.virtual.members import Member
@@ -167,7 +167,7 @@ def test_who_leaves_is_left() -> None:
 def test_in_bad_weather_nobody_is_given_up(seed: int) -> None:
     company = formed(5, seed=seed)
     company.network.weather = replace(company.network.weather, loss=0.15)
-    told = []
+    told: list[MemberChanged] = []
     for member in company.members:
         assert member.node is not None
         member.node.driver._on_member = told.append
