@@ -2,9 +2,12 @@
 
 A round asks N participants, each a process of its own, takes their proposals, awards one and has its result. For the
 others that is 2N + 2 messages. A round of meshagent says more, and what it says holds: the award is reserved and
-committed under a lease, what was promised is on disk (one SQLite commit with full sync a loop turn, on both sides), and
-the result is acknowledged. Rows: meshagent; `no fsync`, its journal without the sync; the floors, a plaintext grpc.aio
+committed under a lease, what was promised is on disk (one SQLite commit with full sync a turn, on both sides), and the
+result is acknowledged. Rows: meshagent; `no fsync`, its journal without the sync; the floors, a plaintext grpc.aio
 stream a pair without and with a signature a message; mango-agents and osBrain in environments of their own.
+
+`cpu_ms_a_round` is the processor time of all processes together: where other work shares the machine it says more than
+the rate. What a machine with few cores can do at most is cores / cpu_ms_a_round.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import asyncio
 import os
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
@@ -21,6 +25,7 @@ from pathlib import Path
 from benchmarks.nodes import ECHO, NodeProcess, bench_config, open_bench_node
 from benchmarks.report import Row, add_json_flag, progress, show
 from benchmarks.rivals.environments import run_rival
+from benchmarks.rivals.rounds import cpu_s, warm_rounds
 from meshagent.types import Delivery, InDoubt, TaskState
 
 KIND = "bench.echo.v1"
@@ -42,27 +47,39 @@ async def _rounds(
             while len(node.driver.directory.candidates(KIND)) < len(addresses):
                 await asyncio.sleep(0.05)
         latencies_s: list[float] = []
+        winners: Counter[str] = Counter()
         failed = 0
+        left = 0
 
         async def one() -> None:
             nonlocal failed
             started = time.perf_counter()
             outcome = await node.submit(request).outcome()
             latencies_s.append(time.perf_counter() - started)
+            winners[str(outcome.holder)] += 1
             failed += outcome.state is not TaskState.DONE
 
-        async def lane(rounds: int) -> None:
-            for _ in range(rounds):
+        async def lane() -> None:
+            nonlocal left
+            while left > 0:
+                left -= 1
                 await one()
 
-        warm = max(20, total // 10)
-        await asyncio.gather(*(lane(max(1, warm // in_flight)) for _ in range(in_flight)))
+        async def play(rounds: int) -> None:
+            nonlocal left
+            left = rounds
+            await asyncio.gather(*(lane() for _ in range(in_flight)))
+
+        await play(warm_rounds(total))
         latencies_s.clear()
+        winners.clear()
         driver, links = node.driver, node.driver.links
         before = (links.messages_out, links.messages_in, links.frames_out, links.frames_in, links.seals, driver.commits)
+        cpu_before_s = cpu_s()
         started = time.perf_counter()
-        await asyncio.gather(*(lane(total // in_flight) for _ in range(in_flight)))
+        await play(total)
         elapsed_s = time.perf_counter() - started
+        used_s = cpu_s() - cpu_before_s
         after = (links.messages_out, links.messages_in, links.frames_out, links.frames_in, links.seals, driver.commits)
         rounds = len(latencies_s)
         if failed:
@@ -74,6 +91,8 @@ async def _rounds(
             "rounds_per_s": round(rounds / elapsed_s, 1),
             "p50_ms": round(1000 * ordered[rounds // 2], 2),
             "p99_ms": round(1000 * ordered[int(rounds * 0.99)], 2),
+            "cpu_ms_a_round": round(1000 * used_s / rounds, 2),
+            "winners": len(winners),
             "messages_a_round": round(each[0] + each[1], 1),
             "frames_a_round": round(each[2] + each[3], 2),
             "signatures_a_round": each[4],
@@ -82,7 +101,7 @@ async def _rounds(
 
 
 def ours(participants: int, in_flight: int, total: int, sync: str) -> Row:
-    """One row of meshagent; signatures and commits are those of the initiator."""
+    """One row of meshagent; frames, messages, signatures and commits are those of the initiator."""
     from meshagent.runtime.compose import run_loop
 
     with tempfile.TemporaryDirectory(prefix="meshagent-bench-") as name, ExitStack() as stack:
@@ -132,6 +151,7 @@ def main() -> None:
         progress(f"[{number}/{len(wanted)}] {title}: {total} rounds, {options.in_flight} in flight ...")
         try:
             rows.append({"system": title, **run()})
+            progress(f"  {rows[-1]['rounds_per_s']} rounds/s, p50 {rows[-1]['p50_ms']} ms")
         except RuntimeError as error:
             progress(f"  did not run: {error}")
             rows.append({"system": title, "error": str(error)})

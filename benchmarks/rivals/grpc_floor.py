@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 from nacl.signing import SigningKey, VerifyKey
 
-from benchmarks.rivals.rounds import PAYLOAD, Rounds, arguments, report
+from benchmarks.rivals.rounds import PAYLOAD, Rounds, arguments, cpu_s, report, rounds_in_all
 
 METHOD = "/bench.Floor/Exchange"
 HEAD = struct.Struct(">cI")
@@ -117,7 +117,10 @@ def main() -> None:
         pipes.append(ours)
         processes.append(process)
     ports = [pipe.recv() for pipe in pipes]
-    report(use_uvloop()(initiate(ports, options.in_flight, options.rounds, options.sign)))
+    before_s = cpu_s()
+    row = use_uvloop()(initiate(ports, options.in_flight, options.rounds, options.sign))
+    row["cpu_ms_a_round"] = round(1000 * (cpu_s() - before_s) / rounds_in_all(options.rounds), 2)
+    report(row)
     for pipe in pipes:
         pipe.send("stop")
     for process in processes:

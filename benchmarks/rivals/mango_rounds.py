@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from mango import Agent, activate, addr, create_tcp_container
-from rounds import PAYLOAD, Rounds, arguments, report
+from rounds import PAYLOAD, Rounds, arguments, cpu_s, report, rounds_in_all
 
 BODY = PAYLOAD.decode()
 
@@ -72,7 +72,10 @@ def main() -> None:
         pipes.append(ours)
         processes.append(process)
     peers = [pipe.recv() for pipe in pipes]
-    report(asyncio.run(initiate(peers, options.in_flight, options.rounds)))
+    before_s = cpu_s()
+    row = asyncio.run(initiate(peers, options.in_flight, options.rounds))
+    row["cpu_ms_a_round"] = round(1000 * (cpu_s() - before_s) / rounds_in_all(options.rounds), 2)
+    report(row)
     for pipe in pipes:
         pipe.send("stop")
     for process in processes:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import time
 from typing import Any
 
+import psutil
 from osbrain import Agent, run_agent, run_nameserver
-from rounds import PAYLOAD, Rounds, arguments, report
+from rounds import PAYLOAD, Rounds, arguments, cpu_s, report, rounds_in_all
 
 HEAD = ">cI"  # a format, not a Struct: osBrain pickles the globals of an agent
 
@@ -58,16 +60,14 @@ def main() -> None:
             agent.connect(replies, alias="replies")
             initiator.connect(calls, alias=f"to{index}")
             agents.append(agent)
+        before_s = cpu_s()
         initiator.after(0, "begin")
         until_s = time.monotonic() + 120
         while (row := initiator.outcome()) is None:
             if time.monotonic() > until_s:
                 raise SystemExit("osBrain did not finish within 120 s")
             time.sleep(0.5)
-        import os
-
-        import psutil
-
+        row["cpu_ms_a_round"] = round(1000 * (cpu_s() - before_s) / rounds_in_all(options.rounds), 2)
         sizes = [p.memory_info().rss / 2**20 for p in psutil.Process(os.getpid()).children(recursive=True)]
         row["rss_mib"] = round(sum(sizes) / len(sizes), 1)
         report(row)

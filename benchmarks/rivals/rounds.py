@@ -31,7 +31,7 @@ class Rounds:
         self._in_flight = in_flight
         self._total = total
         self._call = call
-        self._warm = max(20, total // 10)
+        self._warm = warm_rounds(total)
         self._waiting: dict[int, int] = {}
         self._started_at: dict[int, float] = {}
         self._latencies_s: list[float] = []
@@ -83,6 +83,29 @@ class Rounds:
             "p99_ms": round(1000 * ordered[int(len(ordered) * 0.99)], 2),
             "rss_mib": round(_mean_rss_mib(), 1),
         }
+
+
+def cpu_s() -> float:
+    """Processor time of this process and all its children so far, seconds."""
+    me = psutil.Process(os.getpid())
+    total = 0.0
+    for process in [me, *me.children(recursive=True)]:
+        try:
+            times = process.cpu_times()
+        except psutil.Error:
+            continue  # it has just ended
+        total += times.user + times.system
+    return total
+
+
+def rounds_in_all(total: int) -> int:
+    """Rounds played for `total` measured ones: the first ones warm up."""
+    return total + warm_rounds(total)
+
+
+def warm_rounds(total: int) -> int:
+    """Rounds before the clock starts; the same for every system."""
+    return max(20, total // 10)
 
 
 def _mean_rss_mib() -> float:

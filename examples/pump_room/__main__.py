@@ -90,13 +90,12 @@ def discover(environment: dict[str, str], timeline: Timeline) -> float | None:
     """Seconds from the start of the drone's node until it had a link to every other device; None: not in time."""
     give_up_s = time.monotonic() + DISCOVERY_WITHIN_S
     while time.monotonic() < give_up_s:
-        peers = [row for row in ask(environment, "peers").get("peers", ()) if row["linked_s"] is not None]
+        document = ask(environment, "peers")
+        peers = [row for row in document.get("peers", ()) if row["linked_s"] is not None]
         if len(peers) == len(stage.DOGS):
-            up_s = ask(environment, "status")["up_s"]
             for row in sorted(peers, key=lambda row: -float(row["linked_s"])):
                 timeline.say(f"heron-1  found {row['name']} by mDNS ({row['address']})")
-            # a lower bound of `up_s - linked_s`: the second question was asked a little later than the first
-            return max(0.0, float(up_s) - min(float(row["linked_s"]) for row in peers))
+            return float(document["up_s"]) - min(float(row["linked_s"]) for row in peers)
     return None
 
 

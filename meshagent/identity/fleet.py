@@ -86,6 +86,10 @@ class DeviceRecord:
     name: str
     generation: int
     not_after_s: int
+    """Of the newest credential."""
+    latest_s: int
+    """Of the longest that was ever issued: peers who missed a shorter one believe it until then, so a revocation lasts
+    as long."""
     may: tuple[str, ...]
     capabilities: tuple[str, ...]
     revoked: RevocationReason | None = None
@@ -259,7 +263,8 @@ class FleetAuthority:
                 id=request.node_id,
                 name=name,
                 generation=known.generation if known is not None else 0,
-                not_after_s=known.not_after_s if known is not None else 0,
+                not_after_s=0,
+                latest_s=known.latest_s if known is not None else 0,
                 may=tuple(may),
                 capabilities=tuple(capabilities),
             ),
@@ -316,7 +321,7 @@ class FleetAuthority:
         self._check_clock(now_s, accept_clock)
         key = public_key_of(record.id)
         entries = {k: entry for k, entry in self._entries.items() if entry.not_after_s > now_s}
-        entries[key] = RevocationEntry(key, record.generation + 1, reason, record.not_after_s)
+        entries[key] = RevocationEntry(key, record.generation + 1, reason, record.latest_s)
         if len(entries) > MAX_REVOKED:
             raise IdentityError(
                 f"over {MAX_REVOKED} revoked devices at once", next_step="found a new fleet and admit who is left"
@@ -388,10 +393,12 @@ class FleetAuthority:
         if not 0 < lifetime_days <= MAX_LIFETIME_DAYS:
             raise IdentityError(f"a credential lives at most {MAX_LIFETIME_DAYS} days")
         lifetime_s = lifetime_days * 86400
+        ends_s = int(now_s + lifetime_s)
         record = replace(
             record,
             generation=record.generation + 1,
-            not_after_s=max(record.not_after_s, int(now_s + lifetime_s)),
+            not_after_s=ends_s,
+            latest_s=max(record.latest_s, ends_s),
         )
         credential = issue_credential(
             self._root_key,
@@ -440,6 +447,7 @@ class FleetAuthority:
                     "name": r.name,
                     "generation": r.generation,
                     "not_after_s": r.not_after_s,
+                    "latest_s": r.latest_s,
                     "may": r.may,
                     "capabilities": r.capabilities,
                     "revoked": r.revoked,
@@ -468,6 +476,7 @@ class FleetAuthority:
                 name=device["name"],
                 generation=int(device["generation"]),
                 not_after_s=int(device["not_after_s"]),
+                latest_s=int(device.get("latest_s", device["not_after_s"])),
                 may=tuple(device["may"]),
                 capabilities=tuple(device["capabilities"]),
                 revoked=None if device["revoked"] is None else RevocationReason(device["revoked"]),

@@ -36,6 +36,12 @@ async def cancel_task(screen: Screen, task: str, *, yes: bool) -> Exit:
         screen.answer(document, f"{label} had ended already: {state}")
         return Exit.DONE
     screen.answer(document, f"{label} {state}")
+    if document["state"] == "in_doubt":
+        screen.say(
+            "Its holder is past the point of no return: a person must look whether it was done.\n"
+            f"  next: meshagent resolve {label} --done   or: meshagent resolve {label} --not-done"
+        )
+        return Exit.FAILED
     return Exit.DONE
 
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.message import Message
 
 from meshagent.errors import LocalProtocolError, MeshAgentError
+from meshagent.identity.device import install_credential
+from meshagent.operator.device import joined
 from meshagent.operator.exits import CommandError, Exit
 from meshagent.operator.session import Document
 from meshagent.runtime.node import NotPermittedError
 from meshagent.runtime.story import DEFAULT_WAIT_S, opened
 from meshagent.sdk.backend import Pending, SubmitRequest
-from meshagent.types import Delivery, Durability, InDoubt, TaskId, short, task_label
+from meshagent.types import Delivery, Durability, InDoubt, TaskId, TaskState, short, task_label
 from meshagent.wire.v1 import operator_pb2 as pb
 
 if TYPE_CHECKING:
@@ -41,12 +44,15 @@ class NodeDesk:
         visiting: bool = False,
         facts: FactsMaker | None = None,
         shut_down: Callable[[bool], None] | None = None,
+        state: Path | None = None,
     ) -> None:
-        """`shut_down(now)` is called when somebody asks the node to leave; None: it is a visitor."""
+        """`shut_down(now)` is called when somebody asks the node to leave; None: it is a visitor. `state` is the folder
+        where a renewed credential goes."""
         self.node = node
         self._visiting = visiting
         self._facts = facts
         self._shut_down = shut_down
+        self._state = state
         self._answers: dict[type[Message], Callable[[Any], Awaitable[Document]]] = {
             pb.StatusRequest: self._status,
             pb.PeersRequest: self._peers,
@@ -57,6 +63,7 @@ class NodeDesk:
             pb.CompleteRequest: self._complete,
             pb.FactsRequest: self._facts_of,
             pb.SpreadRequest: self._spread,
+            pb.RenewRequest: self._renew,
             pb.ShutdownRequest: self._shutdown,
         }
 
@@ -133,16 +140,26 @@ class NodeDesk:
     async def _cancel(self, request: pb.CancelRequest) -> Document:
         task = self._task(request.task)
         try:
-            asked = self.node.cancel(task, request.detail)
+            events: Any = self.node.watching()  # from before it is asked for: nothing is missed
+            doubted = self.node.look.about(task).get("state") == TaskState.IN_DOUBT
+            async with contextlib.aclosing(events):
+                asked = self.node.cancel(task, request.detail)
+                if asked and request.wait and not doubted:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(CANCEL_WAIT_S):
+                            await self._settled(self._label(task), events)
         except LocalProtocolError as error:
             raise _not_found(error) from error
-        pending = self.node.pending.get(task)
-        if asked and request.wait and pending is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CANCEL_WAIT_S):
-                    await pending.outcome()
         state = self.node.look.about(task).get("state")
         return {"schema": "meshagent.cancel/1", "task": self._label(task), "withdrawn": asked, "state": state}
+
+    async def _settled(self, label: str, events: AsyncIterable[Document]) -> None:
+        """Until a task has ended, or is in doubt: then it ends when a person says so, which nobody waits for."""
+        async for event in events:
+            if event["event"] == "state" and event.get("task") == label:
+                state = TaskState(event["state"])
+                if state.terminal or state is TaskState.IN_DOUBT:
+                    return
 
     async def _resolve(self, request: pb.ResolveRequest) -> Document:
         task = self._task(request.task)
@@ -161,6 +178,17 @@ class NodeDesk:
             ) from error
         alive = [peer for peer in self.node.look.peers()["peers"] if peer["state"] == "alive"]
         return {"schema": "meshagent.spread/1", "news": news, "peers": len(alive)}
+
+    async def _renew(self, request: pb.RenewRequest) -> Document:
+        if self._state is None:
+            raise CommandError("A visitor leaves by itself.", exit_code=Exit.USAGE, next_step="ask again in a moment")
+        node = self.node
+        # On disk first: after a crash in between, the next start reads what peers may have seen.
+        identity = install_credential(
+            self._state, node.identity.key, request.credential_file, now_s=node.clock.wall_s()
+        )
+        news = node.renew_credential(request.credential_file)
+        return {**joined(identity), "news": news, "peers": len(node.peers())}
 
     async def _shutdown(self, request: pb.ShutdownRequest) -> Document:
         if self._shut_down is None:

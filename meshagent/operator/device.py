@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from meshagent.errors import IdentityError
 from meshagent.identity.credential import did_of
@@ -16,7 +16,7 @@ from meshagent.identity.device import install_credential as install
 from meshagent.identity.files import MissingFileError, private_folder, read_limited
 from meshagent.identity.keys import DeviceKey
 from meshagent.operator.exits import CommandError, Exit
-from meshagent.operator.places import NodeLock, running_in, state_of
+from meshagent.operator.places import NodeLock, Running, running_in, state_of
 from meshagent.operator.render import clean, duration
 from meshagent.operator.secrets import DEVICE_VARIABLE, new_passphrase, unsealed
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 JOURNAL_PREFIX = "journal."
 """The journal and what SQLite keeps beside it."""
+HAND_OVER_S: Final = 10.0
+"""A node checks and writes a credential in milliseconds, also a busy one within this."""
 
 
 def wall_s() -> float:
@@ -155,8 +157,8 @@ def write_request(screen: Screen, path: Path, name: str) -> None:
     )
 
 
-def install_credential(screen: Screen, path: Path | None) -> None:
-    """`meshagent join FILE`."""
+async def install_credential(screen: Screen, path: Path | None) -> None:
+    """`meshagent join FILE`; a node that runs takes the credential up at once."""
     if path is None:
         raise CommandError(
             "Joining takes the credential that the fleet gave.",
@@ -165,11 +167,36 @@ def install_credential(screen: Screen, path: Path | None) -> None:
         )
     folder = private_folder(state_of(screen.load_config()))
     data = read_limited(path)
-    with no_node_running(folder):
-        identity = install(folder, load_key(folder), data, now_s=wall_s())
+    running = running_in(folder)
+    if running is not None:
+        document = await _hand_over(running, data)
+    else:
+        with no_node_running(folder):
+            document = joined(install(folder, load_key(folder), data, now_s=wall_s()))
+    valid = duration(document["not_after_s"] - wall_s())
+    fleet = f"fleet {clean(document['fleet'])} (root {document['fleet_id'][:4]}..)"
+    if running is None:
+        screen.answer(document, f"admitted to {fleet} as {clean(document['name'])} for {valid}")
+        screen.say("  next: meshagent run ROLE")
+    elif document["news"]:
+        screen.answer(document, f"{clean(document['name'])} uses it from now on: {fleet}, valid for {valid}")
+    else:
+        screen.answer(document, f"{clean(document['name'])} uses it already: {fleet}, valid for {valid}")
+
+
+async def _hand_over(running: Running, data: bytes) -> dict[str, Any]:
+    """Give a credential to the node that runs with this identity: it has the key open, and goes on working."""
+    from meshagent.operator.client import SocketDesk
+    from meshagent.wire.v1 import operator_pb2 as pb
+
+    async with SocketDesk.connect(running) as desk:
+        return await desk.ask(pb.RenewRequest(credential_file=data), timeout_s=HAND_OVER_S)
+
+
+def joined(identity: DeviceIdentity) -> dict[str, Any]:
+    """`meshagent.joined/1`: what the credential of `identity` says."""
     credential = identity.credential
-    left_s = credential.not_after_s - wall_s()
-    document = {
+    return {
         "schema": "meshagent.joined/1",
         "id": identity.node_id,
         "name": credential.name,
@@ -179,12 +206,6 @@ def install_credential(screen: Screen, path: Path | None) -> None:
         "may": list(credential.may),
         "capabilities": list(credential.capabilities),
     }
-    screen.answer(
-        document,
-        f"admitted to fleet {clean(identity.trust.fleet_name)} (root {identity.trust.fleet_id[:4]}..) "
-        f"as {credential.name} for {duration(left_s)}",
-    )
-    screen.say("  next: meshagent run ROLE")
 
 
 def leave_fleet(screen: Screen, *, yes: bool) -> None:

@@ -102,6 +102,8 @@ class OtherFleet:
     address: str
     fleet_id: str = ""
     name: str = ""
+    devices: int = 1
+    """How many stand behind the address, where it is a whole network."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -340,7 +342,8 @@ def _fleet(facts: Facts) -> Iterator[Finding]:
     yield Finding(
         level=Level.FAIL if alone else Level.OK,
         topic="fleet",
-        sentence=f"{first.address}{f' and {more} more show' if more else ' shows'} a certificate of {theirs}, "
+        sentence=f"{first.address}{f' and {more} more' if more else ''} "
+        f"{'show' if more or first.devices > 1 else 'shows'} a certificate of {theirs}, "
         f"this device belongs to {facts.identity.fleet} (root {facts.identity.fleet_id[:4]}..).",
         next_step="to move this device: meshagent leave, then join there   to ignore that fleet: nothing to do"
         if alone
@@ -442,7 +445,7 @@ def _knocks(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             level=Level.WARN,
             topic="version" if "version" in knock.outcome else "reach",
-            sentence=f"{knock.address}: {knock.sentence}",
+            sentence=knock.sentence if knock.address in knock.sentence else f"{knock.address}: {knock.sentence}",
             next_step=knock.next_step,
             facts={"address": knock.address, "outcome": knock.outcome},
         )

@@ -221,7 +221,7 @@ def _other_fleets(attempts: list[DialAttempt], mdns: Any) -> tuple[OtherFleet, .
     announced = mdns.other_fleets if mdns is not None else {}
     seen = {o.fleet_id[:8] for o in met}
     met += [
-        OtherFleet(address=f"{count} device{'' if count == 1 else 's'} on this network", fleet_id=start)
+        OtherFleet(address=f"{count} device{'' if count == 1 else 's'} on this network", fleet_id=start, devices=count)
         for start, count in sorted(announced.items())
         if start[:8] not in seen
     ]

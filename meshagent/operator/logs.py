@@ -41,7 +41,7 @@ class JsonLines(logging.Formatter):
 
 
 class Lines(logging.Formatter):
-    """`14:02:11 WARNING meshagent.runtime.links: sentence`; control characters escaped."""
+    """`14:02:11 WARNING meshagent.runtime.links: sentence`; control characters escaped, further lines indented."""
 
     def __init__(self, paint: Paint) -> None:
         super().__init__()
@@ -52,10 +52,12 @@ class Lines(logging.Formatter):
         when = datetime.datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
         colour = "bad" if record.levelno >= logging.ERROR else "warn" if record.levelno >= logging.WARNING else "dim"
         level = self._paint(record.levelname, colour)
-        text = f"{self._paint(when, 'dim')} {level} {record.name}: {clean(record.getMessage())}"
+        first, *more = record.getMessage().splitlines() or [""]
         if record.exc_info:
-            text += "\n" + "\n".join(clean(line) for line in self.formatException(record.exc_info).splitlines())
-        return text
+            more += self.formatException(record.exc_info).splitlines()
+        # what follows is indented, so that no message can pass for another line of the log
+        below = "".join(f"\n  {clean(line)}" for line in more)
+        return f"{self._paint(when, 'dim')} {level} {record.name}: {clean(first)}{below}"
 
 
 def set_up(section: LogSection, *, level: str | None = None) -> None:

@@ -275,6 +275,8 @@ async def show_why(screen: Screen, task: str) -> None:
                     pb.WhyRequest(task=task, within_s=within_s), timeout_s=within_s + ANSWER_SLACK_S
                 )
             except CommandError as error:
+                if error.exit_code is Exit.USAGE:
+                    raise  # it knows several that begin so
                 missed = error
                 continue
         screen.answer(document, tell(document, screen.paint))

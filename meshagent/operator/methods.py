@@ -49,6 +49,7 @@ METHODS: Final[dict[type[Message], Method]] = {
         ("Complete", pb.CompleteRequest, False),
         ("Facts", pb.FactsRequest, False),
         ("Spread", pb.SpreadRequest, False),
+        ("Renew", pb.RenewRequest, False),
         ("Shutdown", pb.ShutdownRequest, False),
     )
 }

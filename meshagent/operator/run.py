@@ -149,7 +149,10 @@ class _Running:
                 port = int(getattr(node.transport, "listen_port", 0))
                 self._lock.describe(name=node.name, port=port)
                 desk = NodeDesk(
-                    node, facts=FactsMaker(node, self._config, state), shut_down=lambda now: self._end(now=now)
+                    node,
+                    facts=FactsMaker(node, self._config, state),
+                    shut_down=lambda now: self._end(now=now),
+                    state=state,
                 )
                 async with OperatorServer(desk, state), asyncio.TaskGroup() as group:
                     self._announce(node, port)

@@ -62,9 +62,11 @@ def unsealed(what: str, variable: str, load: Callable[[str | None], T]) -> T:
     given = _given(variable)
     try:
         return load(given)
-    except PassphraseError:
-        if given is not None or not sys.stdin.isatty():
+    except PassphraseError as error:
+        if given is not None:
             raise
+        if not sys.stdin.isatty():
+            raise PassphraseError(str(error), next_step=f"set {variable}_FILE, or type it when asked") from error
     for _ in range(MAX_TRIES - 1):
         try:
             return load(str(typer.prompt(f"Passphrase for {what}", hide_input=True, err=True)))

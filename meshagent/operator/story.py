@@ -96,6 +96,7 @@ class Names:
             self._put(epoch.get("initiator"), epoch.get("initiator_name"))
             for act in epoch.get("acts", ()):
                 self._put(act.get("from"), act.get("name"))
+                self._put(act.get("runner_up"), act.get("runner_up_name"))
 
     def _put(self, node: object, name: object) -> None:
         if node and name:
@@ -449,7 +450,18 @@ def _state(document: Mapping[str, Any], who: str) -> str:
 
 def _foot(document: Mapping[str, Any], names: Names) -> str:
     acts = [act for epoch in document.get("epochs", ()) for act in epoch.get("acts", ())]
-    unverified = sum(not act.get("verified", True) for act in acts)
+    # a bid is noted before it is verified; that of whoever was then awarded was verified at clearing
+    awarded = {
+        (number, act.get("from") or act.get("peer"))
+        for number, epoch in enumerate(document.get("epochs", ()))
+        for act in epoch.get("acts", ())
+        if act.get("act") == "accept_proposal"
+    }
+    unverified = sum(
+        not act.get("verified", True) and (number, act.get("from") or act.get("peer")) not in awarded
+        for number, epoch in enumerate(document.get("epochs", ()))
+        for act in epoch.get("acts", ())
+    )
     proof = "all verified" if not unverified else f"{unverified} of losing bidders known by their link alone"
     missing = [f"{names(one.get('id'))} ({clean(one.get('why', '?'))})" for one in document.get("not_asked", ())]
     cut = [names(one.get("id")) for one in document.get("told_by", ()) if one.get("truncated")]

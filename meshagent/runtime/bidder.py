@@ -87,7 +87,7 @@ class PlanBidder:
         now_s: Callable[[], float],
     ) -> None:
         self._me = me
-        self._settings = settings
+        self.settings = settings
         self._planner = planner
         self._ledger = ledger
         self._battery = battery
@@ -221,7 +221,7 @@ class PlanBidder:
             action, _, what = permission.partition(":")
             if not self._authority(self._me, action, what):
                 return Decline(Reason.PERMISSION, f"this device has no permission {permission}")
-        if requires.capabilities and (missing := sorted(set(requires.capabilities) - self._settings.capabilities)):
+        if requires.capabilities and (missing := sorted(set(requires.capabilities) - self.settings.capabilities)):
             return Decline(Reason.CAPABILITY, f"has no {', '.join(missing)}")
         if pricing.missing:
             return Decline(Reason.CAPABILITY, f"has no driver for {', '.join(pricing.missing)}")
@@ -234,12 +234,10 @@ class PlanBidder:
         if shortage is not None:
             return Decline(Reason.RESOURCES, shortage)
         held = len(self.plan.stops)
-        if held >= self._settings.queue:
+        if held >= self.settings.queue:
             held -= self.stop_of(record.task) is not None  # an award for what is reserved already
-            if held >= self._settings.queue:
-                return Decline(
-                    Reason.BUSY, f"{held} contracts are held already, the queue takes {self._settings.queue}"
-                )
+            if held >= self.settings.queue:
+                return Decline(Reason.BUSY, f"{held} contracts are held already, the queue takes {self.settings.queue}")
         return None
 
     def _price(self, record: TaskRecord, pricing: Pricing, asked: Asked, within_s: float | None) -> BidAnswer:
@@ -273,7 +271,7 @@ class PlanBidder:
         return Offer(to_ms(proposal.added_s), to_ms(found.load_s), plan.version, cut(proposal.because))
 
     def _tired(self, plan: Plan, asked: Asked, found: Insertion, soc: float) -> Decline | None:
-        reserve = self._settings.battery_reserve_soc
+        reserve = self.settings.battery_reserve_soc
         if soc < reserve:
             return Decline(Reason.BATTERY, f"battery is at {_percent(soc)}, reserve is {_percent(reserve)}")
         grown = plan.with_stop(Stop(TaskId(""), _NOWHERE, asked.duration_s, asked.place), found.index)
@@ -325,7 +323,7 @@ class PlanBidder:
         return Decline(Reason.POLICY, cut(f"{hook} hook raised {raised.sentence}"))
 
     def _tell_slow(self, pricing: Pricing, hook: str, took_s: float, consequence: str) -> bool:
-        if took_s <= self._settings.feasible_hook_s:
+        if took_s <= self.settings.feasible_hook_s:
             return False
         if self._may_say(f"{pricing.label}.{hook} slow"):
             log.warning(
@@ -333,7 +331,7 @@ class PlanBidder:
                 pricing.label,
                 hook,
                 took_s * 1000,
-                self._settings.feasible_hook_s * 1000,
+                self.settings.feasible_hook_s * 1000,
                 consequence,
             )
         return True

@@ -117,6 +117,7 @@ def node_settings(
         contract=contract_config(config),
         membership=membership_config(config),
         capabilities=frozenset(config.node.capabilities) | frozenset(certified),
+        certified=frozenset(certified) - frozenset(config.node.capabilities),
         site_map=site_map(config),
         body=Body(speed_mps=body.speed_mps, move_w=body.move_w, idle_w=body.idle_w, battery_wh=body.battery_wh),
         position_m=(place[0], place[1]) if place else (0.0, 0.0),

@@ -88,7 +88,8 @@ so that a robot that was asleep notices within a second that its lease is over."
 MAX_ROUNDS: Final = 10_000
 """Inputs that one tick handles before it commits; the rest waits for the next turn, so that the loop breathes."""
 NOTES_WAIT_S: Final = 1.0
-"""Notes for `why` ride with the next commit; without one they are written after so long. A crash may lose them."""
+"""Notes for `why`, and records that are not urgent, ride with the next commit; without one they are written after so
+long. A crash may lose them."""
 PACE_S: Final = 0.001
 PACE_MAX_S: Final = 0.02
 """While several tasks are negotiated and peers still owe answers, turns come this far apart, times the tasks beyond
@@ -194,6 +195,7 @@ class Driver:
         self._news: list[tuple[NodeId, EventMessage | StoryQuery | StoryReply]] = []
         self._records = _record_codec()
         self._notes: dict[TaskId, tuple[float, list[Noted]]] = {}
+        self._leisurely: dict[tuple[str, TaskId], object | None] = {}
         self._notes_count = 0
         self._notes_due_s: float | None = None
         self._seldom = Seldom()
@@ -543,7 +545,7 @@ class Driver:
                 turn.notes.append(effect)  # type: ignore[arg-type]
             elif cls is Persist:
                 assert isinstance(effect, Persist)
-                turn.records[effect.table, effect.task] = effect.record
+                self._keep_record(effect, turn, now_s)
             elif cls is TaskChanged:
                 turn.changes.append(effect)  # type: ignore[arg-type]
             elif cls is Submit:
@@ -554,6 +556,16 @@ class Driver:
 
     # ---- the commit
 
+    def _keep_record(self, effect: Persist, turn: _Turn, now_s: float) -> None:
+        key = effect.table, effect.task
+        if effect.urgent or key in turn.records:
+            self._leisurely.pop(key, None)
+            turn.records[key] = effect.record
+            return
+        self._leisurely[key] = effect.record
+        if self._notes_due_s is None:
+            self._notes_due_s = now_s + NOTES_WAIT_S
+
     def _commit(self, turn: _Turn, now_s: float) -> None:
         if turn.notes:
             self._keep_notes(turn.notes, now_s)
@@ -562,11 +574,12 @@ class Driver:
         for (table, task), record in turn.records.items():
             writes.append(Put(table, task, None if record is None else encode(record)))
         writes += self._clock_bound(now_s)
-        notes_due = self._notes_due_s is not None and (self._notes_due_s <= now_s or self._notes_count > MAX_NOTES)
+        waiting = self._notes_count + len(self._leisurely)
+        notes_due = self._notes_due_s is not None and (self._notes_due_s <= now_s or waiting > MAX_NOTES)
         if not writes and not notes_due and not self.links.must_write(now_s):
             return
         writes += self.links.take_writes()
-        writes += self._take_notes()
+        writes += self._take_leisurely()
         if writes:
             self._journal.commit(writes)
             self.commits += 1
@@ -588,12 +601,15 @@ class Driver:
         if self._notes_due_s is None:
             self._notes_due_s = now_s + NOTES_WAIT_S
 
-    def _take_notes(self) -> list[Put | Append]:
-        if not self._notes_count:
-            return []
+    def _take_leisurely(self) -> list[Put | Append]:
+        """Records and notes that waited for a transaction to ride with."""
+        encode = self._records.encode
         lines: list[Put | Append] = [
-            Append(task, wall_s, encode_notes(notes)) for task, (wall_s, notes) in self._notes.items()
+            Put(table, task, None if record is None else encode(record))
+            for (table, task), record in self._leisurely.items()
         ]
+        lines += [Append(task, wall_s, encode_notes(notes)) for task, (wall_s, notes) in self._notes.items()]
+        self._leisurely.clear()
         self._notes.clear()
         self._notes_count = 0
         self._notes_due_s = None
@@ -605,7 +621,7 @@ class Driver:
         return [] if held is None else [(held[0], note) for note in held[1]]
 
     def _flush_notes_now(self) -> None:
-        lines = self._take_notes()
+        lines = self._take_leisurely()
         lines += self.links.take_writes()
         if lines:
             self._journal.commit(lines)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final, cast
@@ -649,6 +649,15 @@ class Links:
         self._wake()
         return True
 
+    def credential_renewed(self) -> None:
+        """This device's credential was exchanged: links age, and the new ones are opened with it."""
+        now_s = self._clock.boot_s()
+        self._book.note_own(self._identity.credential)
+        self._note_book(now_s)
+        self._bite(now_s)
+        for session in list(self._sessions.values()):
+            session.link.close(LinkClosed.AGED)
+
     def _hear_notice(self, peer: NodeId, notice: RevocationNotice, now_s: float) -> None:
         for data in notice.lists:
             try:
@@ -759,19 +768,6 @@ class Links:
     def signatures(self) -> tuple[int, int]:
         """How many were made, and how many checked: one a turn and peer, not one a message."""
         return self._sealer.signatures_made, self._gate.signatures_checked
-
-
-def _notices(lists: Iterable[bytes]) -> list[RevocationNotice]:
-    """As few notices as hold all `lists`; a list that no message holds was refused when it was merged."""
-    notices: list[list[bytes]] = []
-    size = codec.MAX_LISTS_BYTES
-    for data in lists:
-        size += len(data)
-        if size > codec.MAX_LISTS_BYTES or len(notices[-1]) >= codec.MAX_LISTS:
-            notices.append([])
-            size = len(data)
-        notices[-1].append(data)
-    return [RevocationNotice(lists=tuple(one)) for one in notices]
 
 
 def _host_of(address: str) -> str:

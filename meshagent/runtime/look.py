@@ -194,7 +194,7 @@ class Look:
                 }
             )
         rows += [unlinked_row(m, self.name_of, now_s) for peer_id, m in members.items() if peer_id not in node.views]
-        return {"schema": "meshagent.peers/1", "peers": rows}
+        return {"schema": "meshagent.peers/1", "up_s": round(now_s - node.started_s, 3), "peers": rows}
 
     def tasks(self, *, everything: bool = False) -> dict[str, Any]:
         """`meshagent.tasks/1`: what this node asked for and what it holds; `everything`: ended tasks too."""
@@ -242,7 +242,7 @@ class Look:
                 record = self._record_of(value)
                 document["task"] = task_label(record.kind, value) if record is not None else value
                 document["kind"] = record.kind if record is not None else facts.get("kind")
-            elif name in ("peer", "holder") and value is not None:
+            elif name in ("peer", "holder", "runner_up") and value is not None:
                 document[name] = value
                 document[f"{name}_name"] = self.name_of(value)
             elif name not in document:

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from random import Random
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -31,6 +32,8 @@ from meshagent.core.plan import Planner
 from meshagent.core.ports import Clock, Journal, Transport
 from meshagent.core.travel import Travel
 from meshagent.errors import LocalProtocolError
+from meshagent.identity.device import CredentialFile
+from meshagent.identity.revocation import RevocationError
 from meshagent.runtime.agents import Agent, Agents
 from meshagent.runtime.bay import BodyState, ConfiguredBay, DeviceBay
 from meshagent.runtime.bidder import PlanBidder
@@ -427,6 +430,32 @@ class Node:
         return narrowed is None or _matches(kind, narrowed)
 
     # ---- what people do
+
+    def renew_credential(self, data: bytes) -> bool:
+        """Exchange this device's credential for the one in a credential file, in memory. True: it was newer.
+
+        Peers see it on links that are opened anew. Areas that a capability opens on the map are opened at the next
+        start.
+
+        Raises:
+            IdentityError: it does not hold, has expired, or is another device's.
+        """
+        file = CredentialFile.from_bytes(data)
+        if not self.identity.renew(data, now_s=self.clock.wall_s()):
+            return False
+        certified = frozenset(self.identity.credential.capabilities)
+        own = self.settings.capabilities - self.settings.certified
+        self.settings = replace(self.settings, capabilities=own | certified, certified=certified - own)
+        self.bidder.settings = self.settings
+        self._may.clear()
+        for notice in (*file.roots[1:], *file.revocations):
+            try:
+                self.driver.links.merge_revocations(notice)
+            except RevocationError as error:
+                log.warning("a list in the credential file does not hold: %s", error)
+        self.driver.links.credential_renewed()
+        self.driver.set_profile(self._profile())
+        return True
 
     def cancel(self, task: TaskId, detail: str = "") -> bool:
         """Withdraw a task of this node and its subtasks; False: it has ended.

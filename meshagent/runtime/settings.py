@@ -20,7 +20,9 @@ class NodeSettings:
     membership: MembershipConfig | None = None
     """Who is alive, by gossip; None: links alone say so."""
     capabilities: frozenset[str] = frozenset()
-    """What this body has, beside what its credential certifies."""
+    """What this body has, and what its credential certifies."""
+    certified: frozenset[str] = frozenset()
+    """Those of `capabilities` that the credential alone vouches for; a renewed credential exchanges them."""
     site_map: SiteMap = field(default_factory=SiteMap)
     body: Body = field(default_factory=lambda: Body(speed_mps=1.0))
     position_m: Point = (0.0, 0.0)

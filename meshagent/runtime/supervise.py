@@ -39,8 +39,11 @@ class Raised:
         return sentence_of(self.error)
 
     def traceback(self) -> str:
-        """The whole story, for the local log alone."""
-        return "".join(traceback.format_exception(self.error))
+        """The whole story, for the local log alone; how our own code came to call it is no part of it."""
+        trail = self.error.__traceback__
+        while trail is not None and str(trail.tb_frame.f_globals.get("__name__", "")).startswith("meshagent."):
+            trail = trail.tb_next
+        return "".join(traceback.format_exception(type(self.error), self.error, trail or self.error.__traceback__))
 
 
 def sentence_of(error: BaseException) -> str:

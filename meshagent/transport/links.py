@@ -89,6 +89,11 @@ class StreamLink:
         return f"<link {'to' if self.dialled_by_us else 'from'} {self.peer[:8]} at {self.address}>"
 
     @property
+    def said_by_peer(self) -> bool:
+        """The peer ended it, and said so."""
+        return self._said_by_peer
+
+    @property
     def why(self) -> LinkClosed | None:
         """Why it ended; None while it is open."""
         return self._why

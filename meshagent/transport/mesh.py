@@ -431,7 +431,7 @@ class GrpcTransport:
         if state is None:
             return Refusal("no room", grpc.StatusCode.RESOURCE_EXHAUSTED, "no room for another peer")
         now_s = asyncio.get_running_loop().time()
-        if now_s < state.refused_until_s:
+        if now_s < state.barred_until_s:
             return Refusal("refused before", grpc.StatusCode.PERMISSION_DENIED, "refused a moment ago")
         if state.arrivals is None:
             state.arrivals = Bucket(ARRIVALS_A_S, ARRIVALS_BURST, now_s)
@@ -517,7 +517,7 @@ class GrpcTransport:
         """Make `link` the link of its peer; an older one ends as AGED, which is no loss."""
         before, state.link = state.link, link
         state.renew_at_s = renew_at_s
-        state.not_before_s = state.refused_until_s = 0.0
+        state.not_before_s = state.refused_until_s = state.barred_until_s = 0.0
         state.linked_s = asyncio.get_running_loop().time()
         state.settle_loss()
         if before is not None:
@@ -566,6 +566,8 @@ class GrpcTransport:
             state.not_before_s = now_s + max(pause_s, self._config.goodbye_pause_s)
         elif why is LinkClosed.REFUSED:
             state.refused_until_s = now_s + self._config.refused_pause_s
+            if not link.said_by_peer:
+                state.barred_until_s = state.refused_until_s
         else:
             state.not_before_s = now_s + pause_s
             self._examine(state, link, why, detail)

@@ -78,6 +78,7 @@ class PeerState:
         "addresses",
         "arrivals",
         "backoff",
+        "barred_until_s",
         "dialling",
         "forgotten",
         "hearsay_until_s",
@@ -110,6 +111,10 @@ class PeerState:
         self.loss: Loss | None = None
         self.not_before_s = 0.0
         self.refused_until_s = 0.0
+        """Until then it is not dialled: one of the two has refused the other."""
+        self.barred_until_s = 0.0
+        """Until then its streams are refused, because we have refused it. Where it has refused us it may come back
+        sooner: two that bar each other in turn would never meet again."""
         self.hearsay_until_s = 0.0
         """Until then, further hearsay does not bring the next dial forward."""
         self.forgotten = False

@@ -151,3 +151,27 @@ def test_flapping_a_server_that_says_we_are_linked_when_we_are_not_is_dialled_ev
             assert 0 < dials <= FEW
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("smaller_refuses", [False, True])
+def test_flapping_two_nodes_of_which_one_refused_the_other_do_not_bar_each_other_in_turn(smaller_refuses: bool) -> None:
+    """Each pauses after a refusal. Were both to refuse streams meanwhile, and to pause anew for being refused, the pair
+    would never meet again."""
+
+    async def scenario() -> None:
+        config = quick(refused_pause_s=60.0)
+        small, large = TestFleet().pair()
+        async with open_mesh(small, config) as one, open_mesh(large, config) as two:
+            one.hint(two, known=True)
+            two.hint(one, known=True)
+            refuser, refused = (one, two) if smaller_refuses else (two, one)
+            await one.events.until(lambda: bool(one.events.links and two.events.links))
+            refuser.events.links[refused.id].close(LinkClosed.REFUSED)
+            await one.events.until(lambda: not one.events.links and not two.events.links)
+            # the refuser's pause is over, the other's began a moment later and is not
+            state = refuser.transport._peers[refused.id]
+            state.refused_until_s = state.barred_until_s = 0.0
+            state.touch()
+            await one.events.until(lambda: bool(one.events.links and two.events.links), within_s=3.0)
+
+    asyncio.run(scenario())

@@ -29,6 +29,7 @@ from meshagent.wire import acts, codec, frame
 from meshagent.wire.v1 import contract_pb2 as pb
 
 DOCUMENT: Final = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
+TEXT: Final = re.sub(r"\s+", " ", DOCUMENT)
 CONTRACT: Final = ContractConfig()
 OUTBOX: Final = outbox.OutboxConfig()
 TRANSPORT: Final = transport.TransportConfig()
@@ -50,7 +51,7 @@ SAID: Final[tuple[tuple[str, tuple[object, ...], tuple[object, ...]], ...]] = (
     (r"TTL (\d+) s", (1200,), (mdns.TTL_S,)),
     (r"at most (\d) addresses an instance, (\d+) instances", (4, 512), (mdns.MAX_ADDRESSES, mdns.MAX_SERVICES)),
     (r"Default port: (\d+)", (7340,), (TRANSPORT.port,)),
-    (r"more than\n(\d+) links at once and (\d) a second", (32, 2), (mesh.ARRIVALS_BURST, int(mesh.ARRIVALS_A_S))),
+    (r"more than (\d+) links at once and (\d) a second", (32, 2), (mesh.ARRIVALS_BURST, int(mesh.ARRIVALS_A_S))),
     (r"hold for ([\d.]+) s without an answer", (0.4,), (TRANSPORT.hold_s,)),
     (r"ended within (\d+) s did not work", (10,), (int(TRANSPORT.steady_after_s),)),
     (r"`RESOURCE_EXHAUSTED` \((\d+) links, (\d+) peers", (512, 1024), (transport.MAX_LINKS, transport.MAX_PEERS)),
@@ -59,7 +60,7 @@ SAID: Final[tuple[tuple[str, tuple[object, ...], tuple[object, ...]], ...]] = (
     (r"([\d,]+) higher is a jump", ("10,000",), (f"{replay.MAX_BOOT_JUMP:,}",)),
     (r"without satisfaction after (\d) s", (5,), (int(links.LinksConfig().greet_within_s),)),
     (
-        r"([\d,]+)\nbytes, (\d+) batches, (\d+) messages",
+        r"([\d,]+) bytes, (\d+) batches, (\d+) messages",
         ("262,144", 16, 256),
         (f"{frame.MAX_FRAME_BYTES:,}", frame.MAX_FRAME_BATCHES, frame.MAX_FRAME_MESSAGES),
     ),
@@ -77,7 +78,7 @@ SAID: Final[tuple[tuple[str, tuple[object, ...], tuple[object, ...]], ...]] = (
     (r"leaves \| 1 to (\d+)", (1024,), (envelope.MAX_LEAVES,)),
     (r"below -([\d,]+): from the future", ("17,000",), (f"{gate.MAX_AHEAD_MS:,}",)),
     (r"ttl_ms \+ (\d+)`: stale", (2000,), (gate.SLACK_MS,)),
-    (r"or (\d+) or more\n    below the highest", (1024,), (replay.WINDOW,)),
+    (r"or (\d+) or more below the highest", (1024,), (replay.WINDOW,)),
     (r"over (\d+) ms ahead of `physical`", (5000,), (clock.MERGE_AHEAD_MS,)),
     (
         r"at most ([\d,]+) ms ahead of `physical` \((\d+) ms",
@@ -85,8 +86,14 @@ SAID: Final[tuple[tuple[str, tuple[object, ...], tuple[object, ...]], ...]] = (
         (f"{clock.RESERVE_MS:,}", clock.AHEAD_RESERVE_MS),
     ),
     # 11, 12
-    (r"at most (\d+) a second", (50,), (story.MAX_ANSWERS_A_S,)),
-    (r"at most ([\d,]+) bytes \|\n\| delivery", ("32,768",), (f"{MAX_SPEC_BYTES:,}",)),
+    (
+        r"(\d+) a second to one peer and (\d+) in all",
+        (10, 50),
+        (story.MAX_ANSWERS_A_PEER_S, story.MAX_ANSWERS_A_S),
+    ),
+    (r"`result` have (\d+) KiB together", (40,), (story.MAX_BLOB_BYTES // 1024,)),
+    (r"would exceed (\d+) KiB", (56,), (story.MAX_REPLY_BYTES // 1024,)),
+    (r"at most ([\d,]+) bytes \| \| delivery", ("32,768",), (f"{MAX_SPEC_BYTES:,}",)),
     (
         r"texts at most (\d+) characters, result ([\d,]+) bytes, checkpoint ([\d,]+) bytes",
         (500, "49,152", "24,576"),
@@ -102,7 +109,7 @@ SAID: Final[tuple[tuple[str, tuple[object, ...], tuple[object, ...]], ...]] = (
     (r"the initiator waits; ([\d.]+)", (2.22,), (round(CONTRACT.lease_wait_s(), 3),)),
     (r"backoff \| min\((\d), ([\d.]+)", (8, 0.5), (int(CONTRACT.backoff_max_s), CONTRACT.backoff_s)),
     (r"keep \| (\d+)", (3600,), (int(CONTRACT.keep_s),)),
-    (r"\np = (\d)", (4,), (CONTRACT.potential_p,)),
+    (r" p = (\d)", (4,), (CONTRACT.potential_p,)),
     (r"tolerance ([\d.]+)\.", (0.05,), (CONTRACT.award_tolerance,)),
     (r"answers its key for (\d+) s", (60,), (int(CONTRACT.answers_key_s),)),
     (r"called within (\d) s are \*\*rivals", (1,), (int(bidding.RIVAL_S),)),
@@ -112,7 +119,7 @@ SAID: Final[tuple[tuple[str, tuple[object, ...], tuple[object, ...]], ...]] = (
     (r"from the (\w+) time on after", ("third",), (("first", "second", "third", "fourth")[ending.PATIENT_FORFEITS],)),
     (r"version is higher \(at most 2\^(\d+)\)", (40,), (records.MAX_CHECKPOINT_VERSION.bit_length() - 1,)),
     # 13
-    (r"at most (\d+)\n  \| signature 64", (2048,), (revocation.MAX_ENTRIES,)),
+    (r"at most (\d+) \| signature 64", (2048,), (revocation.MAX_ENTRIES,)),
     (r"signed has at most ([\d,]+) bytes", ("65,000",), (f"{revocation.MAX_SIGNED_BYTES:,}",)),
     (r"up to (\d) older ones", (7,), (revocation.MAX_LISTS_A_SIGNER - 1,)),
     (r"At most (\d+) signers", (16,), (revocation.MAX_SIGNERS,)),
@@ -125,7 +132,7 @@ SAID: Final[tuple[tuple[str, tuple[object, ...], tuple[object, ...]], ...]] = (
 def test_the_number_in_the_document_is_the_number_in_the_code(
     pattern: str, written: tuple[object, ...], built: tuple[object, ...]
 ) -> None:
-    found = re.search(pattern, DOCUMENT)
+    found = re.search(pattern, TEXT)
     assert found is not None, f"the document does not say {pattern}"
     assert found.groups() == tuple(str(one) for one in written)
     assert written == built

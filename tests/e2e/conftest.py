@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -115,6 +116,8 @@ class Cli:
                 stderr=_handle(e),
                 cwd=self.home,
                 env={**self.environ, **environ},
+                # a shell lets what it runs in the background ignore Ctrl-C, and children inherit that
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
         self._started.append(Running(process, out, err))
         return self._started[-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,7 @@ def test_mistake_6_an_unknown_kind_names_what_is_offered(shared: Cli) -> None:
     done = shared("submit", "Wash", "car=3", "--dev", "--timeout", "0.5s")
     assert done.code == 4
     assert done.err.splitlines()[-2:] == [
-        "Nobody offers Wash. Alive: 2 peers with Break, Greet, Picky, Slow.",
+        "Nobody offers Wash. Alive: 2 peers with Break, Drill, Greet, Picky, Slow.",
         "  next: run a role that performs it: meshagent run ROLE --dev   or add --queue to wait for one",
     ]
 
@@ -116,6 +117,23 @@ def test_a_task_left_with_a_node_is_listed_watched_and_cancelled(shared: Cli) ->
     assert (done.code, done.document["state"]) == (0, "cancelled"), done.err
     again = shared("cancel", short, "--dev", "--node", "ann", "--yes")
     assert "had ended already: CANCELLED" in again.out
+
+
+def test_what_is_cancelled_past_its_point_of_no_return_is_in_doubt_at_once_until_a_person_says_so(shared: Cli) -> None:
+    label = shared("submit", "Drill", "--dev", "--node", "ann", "--no-wait", "--json").document["task"]
+    while True:
+        [row] = [t for t in shared("tasks", "--dev", "--json").document["tasks"] if t["id"] == label]
+        if row["note"] == "drilling":
+            break
+    began_s = time.perf_counter()
+    cancelled = shared("cancel", label, "--dev", "--node", "ann", "--yes")
+    assert time.perf_counter() - began_s < 10.0, "nobody waits for what only a person can say"
+    assert (cancelled.code, "IN_DOUBT" in cancelled.out, f"meshagent resolve {label[:10]}" in cancelled.err) == (
+        1, True, True,
+    ), cancelled  # fmt: skip
+    assert shared("resolve", label, "--done", "--dev", "--node", "ann", "--yes").code == 0
+    ended = {task["id"]: task["state"] for task in shared("tasks", "-a", "--dev", "--json").document["tasks"]}
+    assert ended[label] in ("done", "cancelled")
 
 
 def test_ctrl_c_withdraws_what_a_visitor_asked_for(shared: Cli) -> None:

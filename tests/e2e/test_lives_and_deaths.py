@@ -183,3 +183,25 @@ def test_run_tells_json_lines_where_they_are_asked_for(cli: Cli) -> None:
     documents = [json.loads(line) for line in ann.out.splitlines()]
     assert {d["schema"] for d in documents} == {"meshagent.up/1", "meshagent.event/1"}
     assert documents[0]["name"] == "ann"
+
+
+def test_a_running_node_takes_up_a_renewed_credential_and_its_peers_honour_it(cli: Cli) -> None:
+    ann_state, bob_state = cli.device("ann", may=["perform:*"]), cli.device("bob")
+    bob = cli.start("run", WORKSHOP, "--state", bob_state, "--name", "bob", **LOOPBACK).until("is up in")
+    cli.start("run", "--state", ann_state, "--name", "ann", **LOOPBACK).until("peer joined  bob")
+    ask = ("submit", "Greet", "name=you", "--state", ann_state)
+    refused = cli(*ask)
+    assert refused.code == 6, refused.err
+    authority = cli.home / "authority-plant"
+    renewed = cli("fleet", "renew", "ann", "--may", "announce:*", "--for", "40d", "--authority", authority)
+    assert renewed.code == 0, renewed.err
+    taken = cli("join", "ann.cred", "--state", ann_state)
+    assert (taken.code, taken.err) == (0, "")
+    assert taken.out.startswith("ann uses it from now on: fleet plant")
+    assert cli("join", "ann.cred", "--state", ann_state, "--json").document["news"] is False
+    done = cli(*ask, "--queue", "--within", "10s")
+    assert (done.code, done.out) == (0, "hello you, bob speaking\n"), done.err
+    assert "peer lost" not in bob.out
+    assert cli("status", "--state", ann_state, "--json").document["credential"]["may"] == ["announce:*"]
+    stranger = cli("join", "ann.cred", "--state", bob_state)
+    assert (stranger.code, "is for ann" in stranger.err) == (3, True), stranger.err

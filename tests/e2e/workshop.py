@@ -28,6 +28,11 @@ class Picky(Task[str]):
     pass
 
 
+@dataclass(frozen=True)
+class Drill(Task[str]):
+    pass
+
+
 class Worker(Role):
     @task
     async def greet(self, job: Greet) -> str:
@@ -39,6 +44,13 @@ class Worker(Role):
             ctx.progress(step / 20, f"step {step}")
             await asyncio.sleep(job.seconds / 20)
         return f"done by {self.node.name}"
+
+    @task
+    async def drill(self, job: Drill, ctx: TaskContext) -> str:
+        await ctx.point_of_no_return()
+        ctx.progress(0.5, "drilling")
+        await asyncio.sleep(60)
+        return "drilled"
 
     @task
     async def break_it(self, job: Break) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from time import perf_counter
 from time import time as wall_s  # noqa: TID251  # TLS compares with the real clock too
 from typing import Any
@@ -22,6 +23,7 @@ from meshagent.transport.interfaces import grpc_target
 from meshagent.transport.probe import _chain_of, _context
 from meshagent.transport.tls import LeafKeeper, channel_options
 from tests.support.meshes import YEAR_S, Mesh, TestFleet, open_mesh, quick
+from tests.support.transport_child import Child
 
 pytestmark = pytest.mark.network
 
@@ -188,6 +190,28 @@ def test_ticket_after_expiry_or_before_resumes_no_session() -> None:
                     call.cancel()
             assert accepted[0]
             assert server.transport.refusals["resumed session"] == accepted.count(False) > 0
+
+    asyncio.run(scenario())
+
+
+def test_downgrade_to_an_older_tls_is_refused() -> None:
+    async def scenario() -> None:
+        fleet = TestFleet()
+        leaf = fleet.device("client").issue_leaf(wall_s())
+        # a process of its own: gRPC reads its list of ciphers once, and here it may have been loaded by another test
+        async with await Child.start(fleet.device("server")) as server:
+
+            async def greeted(version: ssl.TLSVersion) -> str | None:
+                context = _context(leaf)
+                context.minimum_version = context.maximum_version = version
+                _, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=context)
+                spoken: str | None = writer.get_extra_info("ssl_object").version()
+                writer.transport.abort()
+                return spoken
+
+            assert await greeted(ssl.TLSVersion.TLSv1_3) == "TLSv1.3"
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                await greeted(ssl.TLSVersion.TLSv1_2)
 
     asyncio.run(scenario())
 

@@ -115,8 +115,17 @@ class Calling(InitiatorBase):
         if act.duplicate_of is not None:
             facts += (("duplicate_of", act.duplicate_of),)
         self._note(u, "refuse", peer, facts, verified=False)
+        if act.reason is Reason.STALE_EPOCH and evidence.verify():
+            self._go_above(u, act)
         if not u.waiting:
             self._close(u)
+
+    def _go_above(self, u: Undertaking, act: Refuse) -> None:
+        """A peer has seen a later epoch of ours: our journal is the older one. What comes next is above it."""
+        seen = act.seen
+        if seen is not None and seen.owner == self._me and 0 <= seen.counter - u.epoch.counter <= MAX_EPOCH_JUMP:
+            u.epoch = Epoch(seen.counter, self._me, self._boot)
+            u.epoch_used = True  # the award needs a new one: the call's own is below what was seen
 
     # ---- clearing
 
@@ -244,10 +253,8 @@ class Calling(InitiatorBase):
         self._note(u, "refuse", peer, facts)
         u.refusals[peer] = (act, evidence)
         u.owing.pop(peer, None)
-        if act.reason is Reason.STALE_EPOCH and act.seen is not None and act.seen.owner == self._me:
-            # It has seen a later epoch of ours: our journal is the older one. Go above it.
-            if 0 <= act.seen.counter - u.epoch.counter <= MAX_EPOCH_JUMP:
-                u.epoch = Epoch(act.seen.counter, self._me, self._boot)
+        if act.reason is Reason.STALE_EPOCH:
+            self._go_above(u, act)
         elif act.reason is Reason.STALE_BID and priced and peer not in u.repriced:
             # Its plan has changed since the bid. At the new price it stands in line with the others, once a call.
             assert act.added_ms is not None

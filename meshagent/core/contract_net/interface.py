@@ -201,11 +201,13 @@ ParticipantInput = (
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Persist:
     """Write this snapshot under (table, task). `record` is a frozen dataclass of this package; the journal codec
-    turns it into msgpack. None: forget it."""
+    turns it into msgpack. None: forget it. `urgent=False` may ride with a later transaction: what is on disk until
+    then leads to the same promises."""
 
     table: str
     task: TaskId
     record: object | None
+    urgent: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,6 +51,7 @@ class ParticipantBase:
             self._dirty[c.task] = c
 
     def _stop(self, c: Contract, reason: Reason) -> None:
+        self._at_leisure: set[TaskId] = set()
         c.stop_reason = reason
         self._enter(c, Stage.STOPPING, persist=False)
         self._out.append(StopWork(task=c.task, epoch=c.epoch, reason=reason))
@@ -166,9 +167,15 @@ class ParticipantBase:
         out, self._out = self._out, []
         if self._dirty:
             persists: list[Effect] = [
-                Persist(table=CONTRACTED, task=task, record=None if c is None else c.snapshot())
+                Persist(
+                    table=CONTRACTED,
+                    task=task,
+                    record=None if c is None else c.snapshot(),
+                    urgent=task not in self._at_leisure,
+                )
                 for task, c in self._dirty.items()
             ]
             self._dirty = {}
             return persists + out
         return out
+            self._at_leisure.clear()

@@ -106,6 +106,9 @@ class Reporting(ParticipantBase):
             and act.epoch == c.report.epoch
         ):
             c.acknowledged = True
+            if c.task not in self._dirty:
+                # After a crash the report is said again and acknowledged again, so nothing hurries.
+                self._at_leisure.add(c.task)
             self._close(c)
         elif c.stage is Stage.IN_DOUBT and act.act is Performative.CANCELLED and act.epoch >= c.epoch:
             self._doubt_settled(c)

@@ -33,7 +33,7 @@ def add_to(app: typer.Typer) -> None:
         make_identity(screen, sealed=passphrase, replace=new_identity, yes=yes)
 
     @command(app, rich_help_panel=PANEL)
-    def join(
+    async def join(
         screen: Screen,
         credential: Annotated[
             Path | None,
@@ -53,7 +53,7 @@ def add_to(app: typer.Typer) -> None:
         if request is not None:
             write_request(screen, request, name)
         else:
-            install_credential(screen, credential)
+            await install_credential(screen, credential)
 
     @command(app, rich_help_panel=PANEL)
     def leave(screen: Screen, yes: Yes = False) -> None:

@@ -98,6 +98,12 @@ class SpreadRequest(_message.Message):
     revocations: bytes
     def __init__(self, revocations: _Optional[bytes] = ...) -> None: ...
 
+class RenewRequest(_message.Message):
+    __slots__ = ("credential_file",)
+    CREDENTIAL_FILE_FIELD_NUMBER: _ClassVar[int]
+    credential_file: bytes
+    def __init__(self, credential_file: _Optional[bytes] = ...) -> None: ...
+
 class ShutdownRequest(_message.Message):
     __slots__ = ("now",)
     NOW_FIELD_NUMBER: _ClassVar[int]

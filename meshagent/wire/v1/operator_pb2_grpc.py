@@ -89,6 +89,11 @@ class OperatorStub:
                 request_serializer=meshagent_dot_wire_dot_v1_dot_operator__pb2.SpreadRequest.SerializeToString,
                 response_deserializer=meshagent_dot_wire_dot_v1_dot_operator__pb2.Document.FromString,
                 _registered_method=True)
+        self.Renew = channel.unary_unary(
+                '/meshagent.wire.v1.Operator/Renew',
+                request_serializer=meshagent_dot_wire_dot_v1_dot_operator__pb2.RenewRequest.SerializeToString,
+                response_deserializer=meshagent_dot_wire_dot_v1_dot_operator__pb2.Document.FromString,
+                _registered_method=True)
         self.Shutdown = channel.unary_unary(
                 '/meshagent.wire.v1.Operator/Shutdown',
                 request_serializer=meshagent_dot_wire_dot_v1_dot_operator__pb2.ShutdownRequest.SerializeToString,
@@ -177,6 +182,13 @@ class OperatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Renew(self, request, context):
+        """meshagent.joined/1: exchange this device's credential for a newer one while the node runs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Shutdown(self, request, context):
         """meshagent.shutdown/1, answered before the node drains and leaves.
         """
@@ -240,6 +252,11 @@ def add_OperatorServicer_to_server(servicer, server):
             'Spread': grpc.unary_unary_rpc_method_handler(
                     servicer.Spread,
                     request_deserializer=meshagent_dot_wire_dot_v1_dot_operator__pb2.SpreadRequest.FromString,
+                    response_serializer=meshagent_dot_wire_dot_v1_dot_operator__pb2.Document.SerializeToString,
+            ),
+            'Renew': grpc.unary_unary_rpc_method_handler(
+                    servicer.Renew,
+                    request_deserializer=meshagent_dot_wire_dot_v1_dot_operator__pb2.RenewRequest.FromString,
                     response_serializer=meshagent_dot_wire_dot_v1_dot_operator__pb2.Document.SerializeToString,
             ),
             'Shutdown': grpc.unary_unary_rpc_method_handler(
@@ -544,6 +561,33 @@ class Operator:
             target,
             '/meshagent.wire.v1.Operator/Spread',
             meshagent_dot_wire_dot_v1_dot_operator__pb2.SpreadRequest.SerializeToString,
+            meshagent_dot_wire_dot_v1_dot_operator__pb2.Document.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Renew(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meshagent.wire.v1.Operator/Renew',
+            meshagent_dot_wire_dot_v1_dot_operator__pb2.RenewRequest.SerializeToString,
             meshagent_dot_wire_dot_v1_dot_operator__pb2.Document.FromString,
             options,
             channel_credentials,

@@ -163,6 +163,13 @@ def test_another_fleet_explains_loneliness_and_is_ignored_in_company() -> None:
         "this device belongs to plant-north (root e07a..)."
     )
     assert only(replace(GOOD, other_fleets=(other,)), "fleet").level is Level.OK
+    several = OtherFleet(address="2 devices on this network", fleet_id="9c41" + "c" * 48, devices=2)
+    assert "network show a certificate" in only(replace(GOOD, other_fleets=(several,)), "fleet").sentence
+
+
+def test_an_address_is_said_once() -> None:
+    knock = Knock(address="10.0.4.20:7340", outcome="refused", sentence="10.0.4.20:7340 refuses connections.")
+    assert only(replace(GOOD, knocks=(knock,)), "reach").sentence == "10.0.4.20:7340 refuses connections."
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,12 @@ def test_an_unknown_reason_or_member_is_told(run: Run, joined: Path) -> None:
     assert "no device is called 'dog-9'" in unknown.err
 
 
+def test_a_member_is_shown_valid_as_long_as_its_newest_credential(run: Run, joined: Path) -> None:
+    assert "renewed for 30 days" in run("fleet", "renew", "dog-2", "--for", "30d", "--out", "new.cred").out
+    [line] = [line for line in run("fleet", "show").out.splitlines() if line.startswith("dog-2")]
+    assert "30 days" in line
+
+
 def test_renewal_prolongs_and_replaces(run: Run, joined: Path) -> None:
     before = DeviceIdentity.load(joined, now_s=wall_s()).credential
     run("fleet", "renew", "dog-2", "--for", "300d", "--out", "new.cred")
@@ -147,11 +153,14 @@ def test_identity_is_not_changed_under_a_running_node(run: Run, joined: Path) ->
     assert lock.take()
     lock.describe(name="dog-2", port=7340)
     try:
-        for arguments in (("leave", "--yes"), ("init", "--new-identity", "--yes"), ("join", "dog.cred")):
+        for arguments in (("leave", "--yes"), ("init", "--new-identity", "--yes")):
             done = run(*arguments, "--state", joined)
             assert done.code == 1
             assert "dog-2 (pid" in done.err
             assert "meshagent stop" in done.err
+        # a credential is handed to the node, which alone may install it; this one does not answer
+        handed = run("join", "dog.cred", "--state", joined)
+        assert (handed.code, "cannot be asked" in handed.err) == (4, True)
     finally:
         lock.release()
 

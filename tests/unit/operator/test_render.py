@@ -86,3 +86,11 @@ def test_log_lines_escape_what_came_from_the_network() -> None:
     assert "\x1b" not in Lines(Paint(enabled=False)).format(record("peer \x1b[2J joined"))
     line = json.loads(JsonLines().format(record("peer \x1b joined")))
     assert (line["message"], line["node"], line["level"]) == ("peer \x1b joined", "dog-2", "warning")
+
+
+def test_a_traceback_is_shown_over_lines_and_no_message_can_pass_for_a_line_of_the_log() -> None:
+    shown = Lines(Paint(enabled=False)).format(record("dog.py:3 Dog.check raised\n  File x\r14:02:11 ERROR forged\x1b"))
+    first, *more = shown.split("\n")
+    assert first.endswith("WARNING meshagent.x: dog.py:3 Dog.check raised")
+    assert more == ["    File x", "  14:02:11 ERROR forged\\x1b"]
+    assert "\r" not in shown

@@ -101,6 +101,17 @@ def test_a_takeover_is_told_as_it_happened() -> None:
     ]
 
 
+def test_a_bid_that_was_awarded_counts_as_verified_and_one_that_lost_does_not() -> None:
+    bids = [act(0.0, "propose", dog, added_ms=1, load_ms=0, score=1, verified=False) for dog in (DOG1, DOG2)]
+    last = tell(story([*bids, act(0.1, "accept_proposal", DOG1)]), PLAIN).splitlines()[-1]
+    assert last.startswith("3 lines by 1 device, 1 of losing bidders known by their link alone")
+
+
+def test_a_runner_up_is_called_by_name_while_it_happens() -> None:
+    event = {"event": "accept_proposal", "task": "check-7k2f", "peer": DOG1, "peer_name": "dog-1", "t_s": 1.0}
+    assert event_line({**event, "runner_up": DOG2, "runner_up_name": "dog-2"}).endswith("dog-1      runner-up dog-2")
+
+
 def test_whoever_could_not_be_asked_is_named_with_the_reason() -> None:
     told = tell(story([], not_asked=[{"id": DOG1, "name": "dog-1", "why": "not linked"}]), PLAIN)
     assert told.splitlines()[-1].endswith("not asked: dog-1 (not linked)")

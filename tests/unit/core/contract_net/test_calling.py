@@ -395,6 +395,16 @@ def test_a_peer_that_has_seen_a_later_epoch_moves_us_above_it() -> None:
     assert desk.epoch.counter == 42
 
 
+def test_a_call_that_a_peer_calls_stale_is_awarded_above_what_it_has_seen() -> None:
+    desk = InitiatorDesk()
+    desk.submit()
+    call, seen = desk.epoch, Epoch(41, desk.me, BOOT)
+    desk.hear(desk.peers[0], Refuse(task=desk.task, epoch=call, reason=Reason.STALE_EPOCH, seen=seen))
+    for peer in desk.peers[1:]:
+        desk.hear(peer, Propose(task=desk.task, epoch=call, added_ms=1000, load_ms=0, plan_version=1))
+    assert desk.one(AcceptProposal).epoch.counter == 42
+
+
 @pytest.mark.parametrize("seen", [Epoch(1 << 62, node_id(0), BOOT), Epoch(41, node_id(3), BOOT)])
 def test_counter_exhaustion_by_a_liar_is_bounded(seen: Epoch) -> None:
     desk = InitiatorDesk()
