@@ -1,8 +1,8 @@
 """The main job on real processes: `python -m examples.pump_room`, or `make demo`.
 
 A drone hears a pump rattle and asks the mesh; quadrupeds bid; the winner is killed with SIGKILL on its way; the next
-one goes there, measures and reports. mDNS, mutual TLS, signatures, leases and journals are those of a robot; the only
-synthetic thing is the vibration. Exit status: 0 when the job was done in spite of the killing, 1 when it was not.
+one goes there, measures and reports. mDNS, mutual TLS, signatures, leases and journals are those of a robot; vibration
+and walking are synthetic. Exit status: 0 when the job was done in spite of the killing, 1 when it was not.
 """
 
 from __future__ import annotations
@@ -208,7 +208,8 @@ class Story:
             "signatures_made": links.get("signatures_made"),
             "signatures_checked": links.get("signatures_checked"),
             "messages_rejected": sum(row.get("count", 0) for row in status.get("rejections", ())),
-            "synthetic": "vibration by the kinematic formulas of a rolling bearing; everything else is real",
+            "synthetic": "vibration by the kinematic formulas of a rolling bearing, and the walking; "
+            "processes, network, keys, journals are real",
         }
 
 

@@ -151,12 +151,12 @@ class CredentialBook:
         """What peers should know too: later roots, then revocation lists. Each goes to `merge` over there."""
         return (*self.trust.roots[1:], *self.revocations.spread())
 
-    def notice_groups(self, max_bytes: int) -> list[tuple[bytes, ...]]:
-        """`notices` in groups of at most `max_bytes`, one group a message; a single larger one stands alone."""
+    def notice_groups(self, max_bytes: int, max_notices: int) -> list[tuple[bytes, ...]]:
+        """`notices` in groups of at most so many and `max_bytes`, one group a message; a larger one stands alone."""
         groups: list[list[bytes]] = []
         size = 0
         for notice in self.notices():
-            if not groups or size + len(notice) > max_bytes:
+            if not groups or size + len(notice) > max_bytes or len(groups[-1]) >= max_notices:
                 groups.append([])
                 size = 0
             groups[-1].append(notice)

@@ -209,7 +209,8 @@ def show_fleet(screen: Screen, authority: Path | None) -> None:
 def _row(record: DeviceRecord, now_s: float) -> Sequence[str]:
     left_s = record.not_after_s - now_s
     if record.revoked is not None:
-        valid = f"revoked ({record.revoked.name.lower()})"
+        why = "" if record.revoked is RevocationReason.UNSPECIFIED else f" ({record.revoked.name.lower()})"
+        valid = f"revoked{why}".replace("_", " ")
     else:
         valid = duration(left_s) if left_s > 0 else f"expired {duration(left_s)} ago"
     return record.name, record.id[:8], valid, " ".join(record.may) or "-", " ".join(record.capabilities) or "-"

@@ -54,7 +54,7 @@ def status_text(document: Document, screen: Screen) -> str:
     if document.get("listen_port"):
         head.append(f"port {document['listen_port']}")
     if document.get("clock_offset_s") is not None:
-        head.append(f"clock {document['clock_offset_s']:+.2f} s")
+        head.append(f"clock {round(document['clock_offset_s'], 2) + 0.0:+.2f} s")  # never -0.00
     lines = [" · ".join(head)]
     lines += [paint(f"  {line}", "warn") for line in _membership_lines(document.get("membership"))]
     for agent in document["agents"]:

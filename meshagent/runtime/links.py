@@ -627,7 +627,7 @@ class Links:
         session.ready = True
         session.greet_by_s = math.inf
         self.send((peer,), self._profile)
-        for lists in self._book.notice_groups(codec.MAX_LISTS_BYTES):
+        for lists in self._book.notice_groups(codec.MAX_LISTS_BYTES, codec.MAX_LISTS):
             self.send((peer,), RevocationNotice(lists=lists))
         if self._witness is not None:
             self._witness.link_up(peer, hello.boot, _host_of(session.link.address))

@@ -111,7 +111,7 @@ class RenewalWithoutEcho(Participant):
 
 class LeaseCountedFromCommit(Participant):
     def _start(self, c: Contract) -> None:
-        c.lease_until_s = self._now_s + c.lease_s
+        c.reserved_at_s = self._now_s
         super()._start(c)
 
 

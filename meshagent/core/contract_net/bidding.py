@@ -118,6 +118,10 @@ class Bidding(Working):
             reason, detail = Reason.PERMISSION, "its credential does not let the initiator announce this kind"
         elif not self._authority(self._me, "perform", kind):
             reason, detail = Reason.PERMISSION, "this device may not perform this kind"
+        elif c is None and self._lets_lapse(peer):
+            reason, detail = Reason.BUSY, "this initiator awarded often of late, and never committed"
+        elif c is None and self._hoards_too_many(peer):
+            reason, detail = Reason.BUSY, "too many contracts of this initiator are open, or unacknowledged, here"
         elif c is None and not self._has_room():
             reason, detail = Reason.BUSY, f"{len(self._contracts)} contracts are kept, which is the most"
         if reason is None:
@@ -311,8 +315,9 @@ class Bidding(Working):
         self._refused[act.task, act.epoch] = refusal
         if len(self._refused) > REFUSALS_KEPT:
             self._refused.popitem(last=False)
-        facts: tuple[Fact, ...] = (("reason", refusal.reason.value), ("detail", refusal.detail), ("to", "award"))
-        self._out.append(Noted(task=act.task, epoch=act.epoch, event="refuse", peer=self._me, facts=facts))
+        if self._refusal_budget.spend(self._now_s):  # the initiator notes it too; a flood of awards fills no disk here
+            facts: tuple[Fact, ...] = (("reason", refusal.reason.value), ("detail", refusal.detail), ("to", "award"))
+            self._out.append(Noted(task=act.task, epoch=act.epoch, event="refuse", peer=self._me, facts=facts))
         self._send(peer, refusal)
 
     def _new_run(self, peer: NodeId, c: Contract | None, act: AcceptProposal, stage: Stage) -> Contract:
@@ -332,7 +337,9 @@ class Bidding(Working):
         fresh = self._new_run(peer, c, act, Stage.RESERVED)
         fresh.lease_s = act.lease_ms / 1000
         fresh.reserved_at_s = self._now_s
-        fresh.lease_until_s = self._now_s + fresh.lease_s  # counted from the first sending of Reserve (rule 5)
+        # Counted from the first sending of Reserve (rule 5). Until work is committed no longer than our own lease: who
+        # awards and never commits would hold the body for ten minutes with one message.
+        fresh.lease_until_s = self._now_s + min(fresh.lease_s, self._config.lease_s)
         self._bidder.reserve(act.record, act.epoch)
         self._enter(fresh, Stage.RESERVED)
         self._send(peer, Reserve(task=act.task, epoch=act.epoch))

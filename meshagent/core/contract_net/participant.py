@@ -119,6 +119,10 @@ class Participant(Bidding):
                 self._report(c, c.report)
             elif c.stage is Stage.CLOSED:
                 self._bury(c)
+                if c.record is None:
+                    self._bury_bare(c)
+            if c.task not in self._contracts:
+                continue
             if c.active or c.has_result or c.stage is Stage.IN_DOUBT:
                 c.answers_until_s = now_s + self._config.answers_key_s
                 self._index(c)
@@ -156,6 +160,7 @@ class Participant(Bidding):
             case Stage.RESERVED:
                 if now_s >= c.lease_until_s:
                     self._note(c, "lease_ended", (("why", "no commit within the lease"),))
+                    self._has_lapsed(c.initiator)
                     self._release(c)
                     self._report(c, Report(act=Performative.FORFEIT, epoch=c.epoch, reason=Reason.LEASE_LOST))
             case Stage.EXECUTING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import Final
 
 from meshagent.core.acts import PERFORMATIVE_OF, Act, NotUnderstood, Performative, Refuse, Renew
@@ -16,6 +16,12 @@ from meshagent.types import Epoch, NodeId, Reason, TaskId
 
 Fact = tuple[str, str | int | float | bool | None]
 """One fact of a note."""
+MAX_LAPSES: Final = 16
+LAPSES_HOLD_S: Final = 30.0
+"""An initiator that crashed leaves some reservations uncommitted; one that leaves so many within so long is refused for
+the rest of it, else it could hold every place of the queue by awarding alone."""
+HOARDS_HOLD_S: Final = 1.0
+"""Counting 10,000 contracts takes a millisecond; more often would be an attack of its own."""
 RENEWALS_A_LEASE: Final = 3.2
 """A lease shorter than ours is renewed so often, whatever `renew_s` says: two may be lost."""
 
@@ -40,8 +46,19 @@ class ParticipantBase:
         self._draining = False
         self._timers = Timers()
         self._budget = NoteBudget()
+        self._refusal_budget = NoteBudget()
+        self._bare: OrderedDict[TaskId, None] = OrderedDict()
+        """Tombstones of cancels that overtook their award, oldest first: all that is known of such a task is that
+        somebody named it."""
+        self._hoards: Counter[NodeId] = Counter()
+        self._lapsed: Counter[NodeId] = Counter()
+        self._lapsed_until_s = 0.0
+        """Who let how many reservations lapse without a commit, of late."""
+        self._hoards_until_s = 0.0
+        """Whose open contracts are how many, as counted a moment ago."""
         self._now_s = 0.0
         self._dirty: dict[TaskId, Contract | None] = {}
+        self._at_leisure: set[TaskId] = set()
         self._out: list[Effect] = []
 
     def _enter(self, c: Contract, stage: Stage, *, persist: bool = True) -> None:
@@ -51,7 +68,6 @@ class ParticipantBase:
             self._dirty[c.task] = c
 
     def _stop(self, c: Contract, reason: Reason) -> None:
-        self._at_leisure: set[TaskId] = set()
         c.stop_reason = reason
         self._enter(c, Stage.STOPPING, persist=False)
         self._out.append(StopWork(task=c.task, epoch=c.epoch, reason=reason))
@@ -122,6 +138,34 @@ class ParticipantBase:
         self._forget(self._contracts[next(iter(self._closed))])
         return True
 
+    def _hoards_too_many(self, initiator: NodeId) -> bool:
+        """Has it so many contracts open, most of them reports that it never acknowledges, that others would find no
+        room? Nobody's while there is plenty."""
+        if len(self._contracts) - len(self._closed) < max(2, self._config.max_contracts // 4):
+            return False
+        if self._now_s >= self._hoards_until_s:
+            self._hoards = Counter(c.initiator for c in self._contracts.values() if c.stage is not Stage.CLOSED)
+            self._hoards_until_s = self._now_s + HOARDS_HOLD_S
+        return self._hoards[initiator] >= max(1, self._config.max_contracts // 8)
+
+    def _has_lapsed(self, initiator: NodeId) -> None:
+        if self._now_s >= self._lapsed_until_s:
+            self._lapsed.clear()
+            self._lapsed_until_s = self._now_s + LAPSES_HOLD_S
+        self._lapsed[initiator] += 1
+
+    def _lets_lapse(self, initiator: NodeId) -> bool:
+        return self._now_s < self._lapsed_until_s and self._lapsed[initiator] >= MAX_LAPSES
+
+    def _bury_bare(self, c: Contract) -> None:
+        """Keep few of them: anybody may cancel what never was, and must push out nobody's tombstone by that."""
+        self._bare[c.task] = None
+        if len(self._bare) > self._config.max_contracts // 8:
+            oldest, _ = self._bare.popitem(last=False)
+            stale = self._contracts.get(oldest)
+            if stale is not None and stale.record is None:
+                self._forget(stale)
+
     def _forget(self, c: Contract) -> None:
         self._unindex(c)
         self._closed.pop(c.task, None)
@@ -176,6 +220,6 @@ class ParticipantBase:
                 for task, c in self._dirty.items()
             ]
             self._dirty = {}
+            self._at_leisure.clear()
             return persists + out
         return out
-            self._at_leisure.clear()

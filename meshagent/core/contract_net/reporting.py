@@ -177,4 +177,5 @@ class Reporting(ParticipantBase):
             c.cancelled_under = act.epoch
             self._contracts[act.task] = c
             self._close(c)
+            self._bury_bare(c)
         self._send(peer, Cancelled(task=act.task, epoch=act.epoch))

@@ -52,6 +52,7 @@ class Working(Reporting):
         assert c.award is not None
         assert c.record is not None
         self._enter(c, Stage.EXECUTING, persist=False)
+        c.lease_until_s = c.reserved_at_s + c.lease_s  # whole now that it is committed, counted from Reserve (rule 5)
         c.renewals = Renewals(last_s=self._now_s)
         # The first renewal tells that it runs. Short work is done before, and saves it.
         c.renew_at_s = self._now_s + min(self._renew_s(c), self._config.resend_s / 2)

@@ -150,9 +150,10 @@ def test_notices_carry_roots_and_lists_to_who_lacks_them() -> None:
     assert [hearer.merge(n, now_s=NOW_S) for n in teller.notices()] == [True, True]
     assert [hearer.merge(n, now_s=NOW_S) for n in teller.notices()] == [False, False]
     assert hearer.notices() == teller.notices()
-    assert teller.notice_groups(65_000) == [teller.notices()]
-    assert teller.notice_groups(10) == [(notice,) for notice in teller.notices()]
-    assert admit(authority(), "cow").open_book(now_s=NOW_S).notice_groups(10) == []
+    assert teller.notice_groups(65_000, 64) == [teller.notices()]
+    assert teller.notice_groups(10, 64) == [(notice,) for notice in teller.notices()]
+    assert teller.notice_groups(65_000, 1) == [(notice,) for notice in teller.notices()]
+    assert admit(authority(), "cow").open_book(now_s=NOW_S).notice_groups(10, 64) == []
     for bad in (b"", b"\x30", b"\x30\x00", authority("other").trust.roots[0], b"meshagent/revocation/v1\0"):
         with pytest.raises(RevocationError):
             hearer.merge(bad, now_s=NOW_S)

@@ -20,7 +20,7 @@ from meshagent.identity.keys import DeviceKey
 from meshagent.identity.revocation import RevocationEntry, RevocationError, RevocationReason, sign_list
 from meshagent.identity.trust import Trust, issue_root
 from meshagent.runtime.driver import DriverConfig
-from meshagent.runtime.links import BOOK, MAX_MALFORMED, PEERS, LinksConfig, _notices
+from meshagent.runtime.links import BOOK, MAX_MALFORMED, PEERS, LinksConfig
 from meshagent.runtime.outbox import OutboxConfig
 from meshagent.virtual.clock import WALL_BASE_S
 from meshagent.virtual.identities import identity, key_of, trust
@@ -585,12 +585,3 @@ def test_a_turn_with_more_messages_than_a_batch_holds_arrives_whole() -> None:
         await close(one, *others)
 
     run(scenario)
-
-
-def test_revocation_lists_are_spread_in_notices_that_fit_a_message() -> None:
-    lists = [bytes(30_000), bytes(30_000), bytes(30_000), bytes(65_000), *([b"x"] * 70)]
-    notices = _notices(lists)
-    assert [data for notice in notices for data in notice.lists] == lists
-    for notice in notices:
-        codec.encode(notice)
-    assert _notices([]) == []

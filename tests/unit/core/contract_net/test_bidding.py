@@ -389,7 +389,7 @@ def test_a_full_table_refuses_new_work_and_says_how_full() -> None:
     desk = ParticipantDesk(max_contracts=2)
     desk.award(record=record_of(desk.asker, 1))
     desk.award(record=record_of(desk.asker, 2))
-    desk.award(record=record_of(desk.asker, 3))
+    desk.award(record=record_of(desk.stranger, 3))
     refusal = desk.one(Refuse)
     assert refusal.reason is Reason.BUSY
     assert "2 contracts" in refusal.detail
