@@ -486,7 +486,7 @@ class Links:
 
     def offer_revocations(self, peer: NodeId) -> None:
         """Tell `peer` which lists and roots this node holds."""
-        for lists in self._book.notice_groups(codec.MAX_LISTS_BYTES):
+        for lists in self._book.notice_groups(codec.MAX_LISTS_BYTES, codec.MAX_LISTS):
             self.send((peer,), RevocationNotice(lists=lists))
         self._wake()
 
