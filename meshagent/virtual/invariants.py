@@ -32,7 +32,14 @@ SAFETY: Final = (
     "in_doubt_after_point_of_no_return",
     "stale_bid_wins_nothing",
 )
-LIVENESS: Final = ("task_ends", "outcome_reaches_origin", "records_drained", "reservations_drained", "node_runs")
+LIVENESS: Final = (
+    "task_ends",
+    "outcome_reaches_origin",
+    "records_drained",
+    "reservations_drained",
+    "members_agree",
+    "node_runs",
+)
 
 
 class BrokenInvariantError(AssertionError):

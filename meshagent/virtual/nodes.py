@@ -9,7 +9,7 @@ from typing import Any, Final
 from meshagent.core.contract_net.interface import (
     ContractConfig,
 )
-from meshagent.core.members import MembershipConfig
+from meshagent.core.members import MembershipConfig, MemberState
 from meshagent.core.travel import Body, SiteMap
 from meshagent.runtime import node as node_module
 from meshagent.runtime.node import Node
@@ -144,6 +144,23 @@ class Mesh:
         for name in sorted(names):
             if open_here := self.members[name].unsettled(gone):
                 return open_here
+        return ""
+
+    def disagreement(self) -> str:
+        """Whom a live member does not believe alive although it lives; empty: all agree."""
+        live = [member for _, member in sorted(self.members.items()) if member.ready and member.node is not None]
+        for one in live:
+            keeper = one.node.driver.keeper if one.node is not None else None
+            if keeper is None:
+                return f"{one.name} has no membership"
+            for other in live:
+                state = keeper.state_of(other.node_id)
+                if other is not one and state is not MemberState.ALIVE:
+                    return f"{one.name} believes that {other.name} is {state}"
+            gone = {member.node_id for _, member in self.members.items()} - {member.node_id for member in live}
+            for node in sorted(gone):
+                if keeper.state_of(node) in (MemberState.ALIVE, MemberState.SUSPECT):
+                    return f"{one.name} believes that {node[:8]} lives"
         return ""
 
     def crash(self) -> str:

@@ -12,6 +12,9 @@ from meshagent.virtual.kernel import Death, World
 from meshagent.virtual.members import Member
 from meshagent.virtual.network import PORT, Network, Weather
 from meshagent.virtual.nodes import Mesh
+from meshagent.virtual.play import play
+from meshagent.virtual.run import replay_line
+from meshagent.virtual.scenario import Options
 
 LOOPBACK = PRESETS["loopback"]
 
@@ -199,3 +202,11 @@ def test_a_seed_replays_to_the_same_packets() -> None:
         return company.network.datagrams_sent, company.network.datagram_bytes, company.network.frames_sent
 
     assert story(3) == story(3)
+
+
+@pytest.mark.parametrize("first", range(0, 60, 20))
+def test_no_seed_breaks_a_promise_where_members_judge_each_other(first: int) -> None:
+    options = Options(membership=True)
+    verdicts = [play(seed, options) for seed in range(first, first + 20)]
+    failures = [replay_line(verdict, options) for verdict in verdicts if verdict.code]
+    assert not failures, "\n".join(failures)
