@@ -59,6 +59,7 @@ _TOLD_ELSEWHERE: Final = frozenset(
         DialOutcome.SELF,
         DialOutcome.OTHER_FLEET,
         DialOutcome.DUPLICATE_ID,
+        DialOutcome.OUR_CREDENTIAL,  # what is wrong with it now, the finding on the identity says
     }
 )
 """Outcomes that are no trouble, or have findings of their own."""

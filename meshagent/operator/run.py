@@ -1,6 +1,7 @@
 """`meshagent run`: a node with its roles, its local API, and a timeline for whoever watches the terminal.
 
-The first Ctrl-C (or SIGTERM) lets it finish or hand back what it does; the second ends it at once.
+The first Ctrl-C (or SIGTERM) lets it finish or hand back what it does; the second ends it at once; a third, or five
+seconds after the second, also where a role holds the process.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
@@ -42,10 +44,13 @@ TIMELINE: Final = frozenset(
     {
         "peer_joined", "peer_lost", "battery_low", "called", "propose", "refuse", "accept_proposal", "commit",
         "ended", "backoff", "lost", "lease_ended", "fenced", "adopted", "restarted", "in_doubt", "forged", "expired",
-        "cancelled",
+        "cancelled", "inform", "failure", "forfeit",
     }
 )  # fmt: skip
 """What the terminal of `run` shows; `watch` shows everything."""
+
+FORCE_AFTER_S: Final = 5.0
+"""Leaving at once takes up to two seconds of closing devices, processes and links; nothing of ours takes longer."""
 
 log = logging.getLogger(__name__)
 
@@ -138,11 +143,14 @@ class _Running:
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._failure: Exception | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._signals = 0
+        self._force: threading.Timer | None = None
 
     async def run(self) -> Exit:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._end)
+        self._loop = asyncio.get_running_loop()
+        # Not the loop's own way: a role may hold the loop, and who presses Ctrl-C then means it all the more.
+        before = {number: signal.signal(number, self._signalled) for number in (signal.SIGINT, signal.SIGTERM)}
         state = self._lock.state
         try:
             async with self._open(state) as node:
@@ -160,8 +168,10 @@ class _Running:
                     await self._stop.wait()
                     await self._leave(node, group)
         finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            if self._force is not None:
+                self._force.cancel()
         if self._failure is not None:
             if isinstance(self._failure, MeshAgentError):
                 raise self._failure
@@ -198,6 +208,23 @@ class _Running:
             exit_code=Exit.CONFIGURATION,
             next_step=f"meshagent status{dev}   or a second node: meshagent run ROLE --port 0 --name {found.name}b",
         )
+
+    def _signalled(self, number: int, frame: object) -> None:
+        self._signals += 1
+        if self._signals > 2:
+            self._end_by_force()
+        if self._signals == 2:
+            self._force = threading.Timer(FORCE_AFTER_S, self._end_by_force)
+            self._force.daemon = True
+            self._force.start()
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._end)
+
+    def _end_by_force(self) -> None:
+        """Asked three times, or twice and a while ago. In a thread or amid a role's code: no loop, no cleaning up."""
+        sys.stderr.write("a role holds this process and does not let go: ended by force, as kill -9 would\n")
+        sys.stderr.flush()
+        os._exit(Exit.FAILED)
 
     def _end(self, *, now: bool = False) -> None:
         """The first time: leave in order. The second time, or `now`: at once."""

@@ -7,6 +7,7 @@ sentences come from other devices and are cleaned.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -334,7 +335,7 @@ def _renewals(act: Act) -> str:
 
 
 def _ended(act: Act, names: Names) -> str:
-    extra = _facts(act, ("renewals", "longest_gap_s", "recalled", "why", "detail", "reason", "bytes"))
+    extra = _facts(act, ("renewals", "longest_gap_s", "recalled", "why", "detail", "reason", "bytes", "checkpoint"))
     parts = [_who(act, names)]
     if act.get("act") == "lease_ended":
         parts.append("ended")
@@ -347,9 +348,17 @@ def _ended(act: Act, names: Names) -> str:
         parts.append("at_least_once: called again at once")
     if _renewals(act):
         parts.append(_renewals(act))
+    if act.get("checkpoint"):
+        parts.append("its checkpoint goes on")
     if extra:
         parts.append(extra)
     return "   ".join(parts)
+
+
+def _restarted(act: Act, names: Names) -> str:
+    phase = f"   its journal says: {clean(act['phase'])}" if act.get("phase") else ""
+    doubt = "   past its point of no return" if act.get("in_doubt") else ""
+    return f"{_who(act, names)}{phase}{doubt}"
 
 
 def _work_ended(act: Act, names: Names) -> str:
@@ -385,6 +394,7 @@ _TELLERS: Final[Mapping[str, Callable[[Act, Names], str]]] = {
     "cancelled": _ended,
     "cancel": _ended,
     "ended": _work_ended,
+    "restarted": _restarted,
     "backoff": _backoff,
     "checkpoint": _checkpoint,
 }
@@ -414,11 +424,16 @@ def event_line(document: Mapping[str, Any]) -> str:
 
 
 class Timeline:
-    """Lines of events as they come; progress that did not move since its last line is not told again."""
+    """Lines of events as they come; what was told by the last line is not told again.
+
+    That is progress that did not move, and an act that a node notes twice because it awarded the task to itself.
+    """
 
     def __init__(self) -> None:
         """Nothing told yet."""
         self._progress: dict[str, tuple[object, object]] = {}
+        self._noted: tuple[object, ...] = ()
+        self._noted_s = -math.inf
 
     def line(self, document: Mapping[str, Any]) -> str:
         """The line, or nothing."""
@@ -431,6 +446,12 @@ class Timeline:
                 return ""
             else:
                 self._progress[task] = seen
+        elif document.get("event") in _BOTH_NOTE:
+            noted = tuple(document.get(key) for key in ("event", "task", "peer", "epoch"))
+            at_s = float(document.get("t_s", 0.0))
+            if noted == self._noted and at_s - self._noted_s < SAME_S:
+                return ""
+            self._noted, self._noted_s = noted, at_s
         return event_line(document)
 
 

@@ -68,12 +68,13 @@ async def submit_task(screen: Screen, wish: Wish, flags: Mapping[str, tuple[str,
     if wish.kind == "-":
         wish = _from_stdin(wish)
     _check_words(wish)
-    async with open_session(screen, flags=flags, always_visit=screen.dev) as desk:
+    async with open_session(screen, flags=flags, always_visit=screen.dev and wish.wait) as desk:
         if desk.visiting and not wish.wait:
             raise CommandError(
                 "Nobody would keep the task: no node runs here, and this visitor leaves at once.",
                 exit_code=Exit.USAGE,
-                next_step="leave --no-wait out, or run a node first: meshagent run ROLE",
+                next_step="leave --no-wait out, or run a node first: meshagent run ROLE"
+                + (" --dev" if screen.dev else ""),
             )
         offer = await _find(screen, desk, wish)
         request = _request(screen, wish, offer.outline)
@@ -265,6 +266,10 @@ class _Following:
         except asyncio.CancelledError:
             await self._abandon("interrupted")
             raise
+        except CommandError as error:
+            if error.exit_code is not Exit.UNREACHED or not self._task:
+                raise
+            raise self._orphaned() from error  # its socket broke: killed, or stopped at once
         finally:
             await answers.aclose()
         return self._left(outcome) if outcome.get("event") == "submitted" else self._ended(outcome)
@@ -288,10 +293,15 @@ class _Following:
                         self._told.append(document)
         finally:
             impatient.cancel()
-        raise CommandError(
-            f"The node left before {short(self._task) or 'the task'} ended.",
+        raise self._orphaned()
+
+    def _orphaned(self) -> CommandError:
+        return CommandError(
+            f"The node left before {short(self._task) or 'the task'} ended. "
+            "Its journal has it: it goes on when the node is back.",
             exit_code=Exit.UNREACHED,
-            next_step=f"when it is back: meshagent why {short(self._task)}",
+            next_step=f"start the node again, then: meshagent why {short(self._task)}"
+            + (" --dev" if self._screen.dev else ""),
         )
 
     def _grow_impatient(self) -> None:

@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 REPEAT_S: Final = 10.0
 """One line a handler in this time: a loop that blocks again and again must not fill the log."""
+LEASE_S: Final = 2.0
+"""Where no lease is named: that of the preset `lan`."""
 MOST_REPORTS: Final = 100
 """Reports kept for `status`."""
 
@@ -57,6 +59,7 @@ class Watch:
         self._step = 0
         self._inside = False
         self._sampled = (0, "")
+        self._told_step = 0
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._said: dict[str, float] = {}
@@ -108,6 +111,15 @@ class Watch:
                 '%s.   next: @task(worker="thread") on a plain def for the computing', blocked.sentence(self._lease_s)
             )
 
+    def _say_meanwhile(self, step: int) -> None:
+        """On the thread: a step that has outlasted a lease may never end, so nobody would ever be told why."""
+        held_s = self._now_s() - self._since_s
+        if held_s < (self._lease_s or LEASE_S) or self._told_step == step:
+            return
+        self._told_step = step
+        blocked = Blocked(self._label, self._sampled[1], held_s)
+        log.error("%s and goes on: nothing else runs on this node, its contracts are lost", blocked.sentence())
+
     def _look(self) -> None:
         seen = -1
         while not self._closing.is_set():
@@ -118,6 +130,7 @@ class Watch:
                     if not self._inside:
                         break  # calm: sleep until role code runs again
                     self._sampled = (step, _callee(sys._current_frames().get(self._loop_thread), self._code))
+                    self._say_meanwhile(step)
                 seen = step
             self._wake.clear()
             if self._inside:

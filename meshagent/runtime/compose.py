@@ -35,20 +35,38 @@ T = TypeVar("T")
 JOURNAL_FILE: Final = "journal.db"
 RENEWALS_A_LEASE: Final = 3.2
 """renew_s = lease_s / 3.2: two renewals may be lost without losing the lease."""
+STRAGGLERS_S: Final = 0.5
+"""The node has waited for its own work and has left; what still runs then is a role's, and was told to end before."""
 DAY_S: Final = 86_400.0
 
 log = logging.getLogger(__name__)
 
 
 def run_loop(main: Coroutine[Any, Any, T]) -> T:
-    """Run `main` on uvloop where it is installed, else on asyncio's own loop."""
+    """Run `main` on uvloop where it is installed, else on asyncio's own loop; returns although a role does not end."""
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     with contextlib.suppress(ImportError):
         import uvloop
 
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(main)
+        try:
+            return runner.run(main)
+        finally:
+            _abandon_stragglers(runner.get_loop())
+
+
+def _abandon_stragglers(loop: asyncio.AbstractEventLoop) -> None:
+    # A role's coroutine that swallows its cancellation would be waited for without end when the loop is closed.
+    left = asyncio.all_tasks(loop)
+    if not left:
+        return
+    for task in left:
+        task.cancel()
+    _, left = loop.run_until_complete(asyncio.wait(left, timeout=STRAGGLERS_S))
+    for task in left:
+        asyncio.tasks._unregister_task(task)
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
 def contract_config(config: Config) -> ContractConfig:

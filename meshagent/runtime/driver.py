@@ -90,11 +90,11 @@ MAX_ROUNDS: Final = 10_000
 NOTES_WAIT_S: Final = 1.0
 """Notes for `why`, and records that are not urgent, ride with the next commit; without one they are written after so
 long. A crash may lose them."""
-PACE_S: Final = 0.001
-PACE_MAX_S: Final = 0.02
-"""While several tasks are negotiated and peers still owe answers, turns come this far apart, times the tasks beyond
-one: what many tasks say then shares frames, signatures and commits. A single task never waits, and nothing waits once
-all have answered."""
+PACE_S: Final = 0.002
+PACE_MAX_S: Final = 0.04
+"""While several tasks are negotiated and peers owe answers, turns come this far apart, times the tasks beyond one: what
+many tasks say then shares frames, signatures and commits. A single task never waits, and nothing waits once all have
+answered; the bound is for peers that do not."""
 SET_BACK_S: Final = 1.0
 """Less is no clock that was set back: restarts in quick succession leave the bound some milliseconds further ahead."""
 MAX_NOTES: Final = 2000

@@ -172,8 +172,12 @@ def _plain(term: object) -> str:
 
 
 def _default_text(default: object) -> str:
-    if default is None or type(default) in (bool, int, float):
-        return {None: "null", True: "true", False: "false"}.get(default, repr(default))  # type: ignore[call-overload,no-any-return]
+    if default is None:
+        return "null"
+    if isinstance(default, bool):  # before numbers: 1.0 == True
+        return "true" if default else "false"
+    if type(default) in (int, float):
+        return repr(default)
     if isinstance(default, str) and default.isprintable() and len(default) <= 40 and not set(default) & set('"\\'):
         return f'"{default}"'
     return "..."

@@ -8,7 +8,6 @@ the file itself is imported under its own stem, so that `from dog import Dog` el
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import importlib.util
 import inspect
 import os
@@ -132,6 +131,8 @@ def _module(name: str, reference: str) -> ModuleType:
 
 
 def _entry_point(name: str) -> type[Role]:
+    import importlib.metadata  # a megabyte, for those alone who name an installed role
+
     points = {point.name: point for point in importlib.metadata.entry_points(group=ENTRY_POINTS)}
     point = points.get(name)
     if point is None:

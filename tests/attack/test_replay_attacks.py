@@ -6,12 +6,15 @@ from collections.abc import Callable
 
 import pytest
 
+from meshagent.core.acts import Commit, Inform, WorkOutcome
 from meshagent.core.clock import HybridClock
+from meshagent.core.contract_net.interface import StartWork, WorkEnded
 from meshagent.identity.credential import CertificateError, CertificateFault
 from meshagent.identity.envelope import CounterExhaustedError, Outgoing, Sealer, make_boot
 from meshagent.identity.gate import RejectReason
 from meshagent.identity.hello import HelloRefusal, HelloRefused, HelloSession
 from meshagent.identity.replay import MAX_BOOT_JUMP, ReplayTable
+from tests.support.contract_desk import ParticipantDesk
 from tests.support.fleets import HLC, WALL_MS, Device, Receiver, admit, authority, device, receiver
 
 R = RejectReason
@@ -178,3 +181,20 @@ def test_clock_back_at_the_receiver_does_not_revive_an_expired_credential() -> N
         with pytest.raises(CertificateError) as caught:
             prove()
         assert caught.value.fault is CertificateFault.EXPIRED
+
+
+def test_reply_after_crash_is_the_stored_answer_and_never_a_second_run() -> None:
+    """The asker says its award and commit again, as it must: it does not know that the answer was lost in the crash."""
+    desk = ParticipantDesk()
+    act = desk.award()
+    commit = Commit(task=desk.task, epoch=act.epoch)
+    desk.hear(commit)
+    desk.feed(WorkEnded(task=desk.task, epoch=act.epoch, outcome=WorkOutcome(result=b"done once")))
+    told = desk.one(Inform)
+    desk.restart()
+    desk.bidder.price(999_999)  # asked afresh it would decide otherwise
+    for again in (act, commit, act):
+        desk.hear(again)
+        assert desk.one(Inform) == told
+        assert not desk.of(StartWork)
+    assert not desk.bidder.held

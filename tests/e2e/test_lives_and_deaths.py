@@ -92,6 +92,31 @@ def test_a_second_ctrl_c_ends_a_node_at_once(cli: Cli) -> None:
     assert time.perf_counter() - began_s < 8.0
 
 
+def test_a_role_that_ignores_its_cancellation_does_not_keep_the_node_from_leaving(cli: Cli) -> None:
+    ann = cli.node("ann")
+    cli.start("submit", "Deaf", "--dev")
+    ann.until("committed")
+    ann.process.send_signal(signal.SIGINT)
+    ann.until("leaving")
+    ann.process.send_signal(signal.SIGINT)
+    assert ann.ended().code == 0
+    assert "Worker.ignore does not end; it is abandoned" in ann.err
+    assert "Traceback" not in ann.err
+
+
+def test_a_role_that_holds_the_loop_does_not_keep_ctrl_c_from_ending_the_node(cli: Cli) -> None:
+    ann = cli.node("ann")
+    cli.start("submit", "Spin", "--dev", "--no-wait")
+    ann.until("held the loop for")
+    for _ in range(100):  # signals that come at once count once
+        ann.process.send_signal(signal.SIGINT)
+        if ann.process.poll() is not None:
+            break
+        time.sleep(0.02)
+    assert ann.ended().code == 1
+    assert "a role holds this process and does not let go" in ann.err
+
+
 def test_a_node_goes_on_when_nobody_reads_its_timeline_any_more(cli: Cli) -> None:
     words = [*COMMAND, "run", str(WORKSHOP), "--dev"]
     node = subprocess.Popen(words, cwd=cli.home, env=cli.environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -205,3 +230,21 @@ def test_a_running_node_takes_up_a_renewed_credential_and_its_peers_honour_it(cl
     assert cli("status", "--state", ann_state, "--json").document["credential"]["may"] == ["announce:*"]
     stranger = cli("join", "ann.cred", "--state", bob_state)
     assert (stranger.code, "is for ann" in stranger.err) == (3, True), stranger.err
+
+
+def test_an_asker_that_is_killed_finishes_its_task_when_it_is_back(cli: Cli) -> None:
+    ann = cli.node("ann")
+    cli.node("bob")
+    ann.until("peer joined  bob")
+    asked = cli.start("submit", "Slow", "seconds=4", "--dev", "--node", "ann").until("progress")
+    ann.process.kill()
+    left = asked.ended()
+    assert left.code == 4
+    assert "it goes on when the node is back" in left.err
+    label = next(word for word in left.err.split() if word.startswith("slow-"))
+    assert f"then: meshagent why {label} --dev" in left.err
+    again = cli.node("ann")
+    again.until(f"{label}  result")
+    told = cli("why", label, "--dev")
+    assert told.out.startswith(f"{label}  workshop.Slow(seconds=4)\nDONE by "), told.out
+    assert "restarted" in told.out

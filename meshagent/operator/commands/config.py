@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -60,12 +61,22 @@ def show(screen: Screen) -> None:
 
 
 @command(app)
-def check(screen: Screen) -> None:
+def check(
+    screen: Screen,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="Instead of the files found", show_default=False)
+    ] = None,
+) -> None:
     """Read files, environment and flags; name everything that is wrong."""
+    if file is not None:
+        screen = replace(screen, config_files=(*screen.config_files, file))
     config = screen.load_config()
     given = {key: str(origin) for key, origin in config.origins.items() if origin.source != "preset"}
     document = {"schema": "meshagent.config_check/1", "ok": True, "preset": config.preset, "given": given}
-    screen.answer(document, f"ok: {len(given)} keys are given, the rest are defaults of preset {config.preset}")
+    screen.answer(
+        document,
+        f"ok: {len(given)} key{' is' if len(given) == 1 else 's are'} given, the rest are defaults of preset {config.preset}",
+    )
 
 
 @command(app)

@@ -59,3 +59,11 @@ def test_set_makes_the_users_file_where_there_is_none(run: Run, home: Path) -> N
     assert run("config", "set", "node.name", "dog-2").code == 0
     assert (home / ".config/meshagent/meshagent.toml").read_text() == '[node]\nname = "dog-2"\n'
     assert run("config", "check", "--json").document["given"] == {"node.name": ".config/meshagent/meshagent.toml:2"}
+
+
+def test_a_file_can_be_checked_before_it_is_put_in_its_place(run: Run, home: Path) -> None:
+    (home / "new.toml").write_text("[node]\nname = 3\n")
+    wrong = run("config", "check", "new.toml")
+    assert (wrong.code, "new.toml:2 node.name is 3, expected text" in wrong.err) == (3, True)
+    (home / "new.toml").write_text('[node]\nname = "dog-2"\n')
+    assert run("config", "check", "new.toml").out == "ok: 1 key is given, the rest are defaults of preset lan\n"

@@ -240,3 +240,25 @@ def test_progress_that_does_not_move_is_told_once() -> None:
     assert timeline.line({**step, "progress": 0.6, "note": "y"})
     assert timeline.line({"event": "state", "task": "slow-aaaa", "state": "done", "t_s": 3.0})
     assert timeline.line({**step, "progress": 0.6, "note": "y"}), "a second life of a task is told anew"
+
+
+def test_an_act_that_a_node_notes_as_asker_and_as_holder_is_told_once() -> None:
+    timeline = Timeline()
+    commit = {"event": "commit", "task": "slow-aaaa", "peer": DOG1, "peer_name": "dog-1", "epoch": 1, "t_s": 1.0}
+    assert timeline.line({**commit, "lease_s": 2.0})
+    assert timeline.line({**commit, "t_s": 1.001}) == ""
+    assert timeline.line({**commit, "epoch": 2, "t_s": 1.002}), "another epoch is another act"
+    assert timeline.line({**commit, "t_s": 9.0}), "so is one much later"
+
+
+@pytest.mark.parametrize(
+    ("facts", "text"),
+    [
+        ({"phase": "committed"}, "dog-1 its journal says: committed"),
+        ({"in_doubt": True}, "dog-1 past its point of no return"),
+        ({"in_doubt": False}, "dog-1"),
+    ],
+)
+def test_a_restart_says_what_was_found(facts: dict[str, Any], text: str) -> None:
+    told = describe(act(0.0, "restarted", DOG1, **facts), Names({"told_by": [{"id": DOG1, "name": "dog-1"}]}))
+    assert " ".join(told.split()) == text

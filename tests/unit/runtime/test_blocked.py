@@ -49,6 +49,27 @@ def test_a_handler_that_computes_on_the_loop_is_named_with_where_it_was(caplog: 
     assert '@task(worker="thread")' in caplog.text
 
 
+def test_a_handler_that_outlasts_a_lease_is_named_while_it_holds_the_loop(caplog: pytest.LogCaptureFixture) -> None:
+    watch = Watch(0.02, boot_s, lease_s=0.1)
+    named_meanwhile: list[bool] = []
+
+    async def stuck() -> None:
+        end_s = boot_s() + 5.0
+        while boot_s() < end_s and "and goes on" not in caplog.text:
+            computing(0.01)
+        named_meanwhile.append("Dog.check held the loop for" in caplog.text)
+
+    async def scenario() -> None:
+        watch.start()
+        await watch.coroutine(stuck(), "dog.py:22 Dog.check", stuck.__code__)
+        watch.close()
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(scenario())
+    assert named_meanwhile == [True]
+    assert caplog.text.count("and goes on: nothing else runs on this node") == 1
+
+
 def test_a_handler_that_gives_the_loop_back_is_not_named() -> None:
     assert watched(0.0).reports == []
 

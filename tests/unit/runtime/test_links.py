@@ -515,7 +515,7 @@ def test_a_peer_that_takes_nothing_any_more_loses_its_link() -> None:
             await asyncio.sleep(0)
             if not ours.open:
                 break
-        assert not ours.open
+        await until(lambda: not ours.open)  # turns may share a tick, so the last submission may come before it
         await close(one, other)
 
     run(scenario)

@@ -252,3 +252,17 @@ def test_requires_takes_words_and_not_the_letters_of_one() -> None:
         Requires(capabilities="legs")
     both = Requires({"legs"}, memory_mib=3) | Requires({"probe"}, {"enter:room"}, memory_mib=2)
     assert both == Requires({"legs", "probe"}, {"enter:room"}, 3)
+
+
+def test_default_values_are_described_as_they_are_written() -> None:
+    @dataclass(frozen=True)
+    class Defaults(Task[None]):
+        a: float = 1.0
+        b: int = 0
+        c: int = 1
+        d: bool = True
+        e: float = 0.0
+
+    assert kind_of(Defaults).describe() == (
+        "Defaults(a: float = 1.0, b: int = 0, c: int = 1, d: bool = true, e: float = 0.0) -> None"
+    )
