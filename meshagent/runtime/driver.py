@@ -423,9 +423,7 @@ class Driver:
         self._wake()
 
     def duplicate_found(self, node: NodeId) -> None:
-        """Our own key has signed for another boot than this: nobody else can, so it is a copy of this device."""
-        if node == self.me:
-            self.links.own_identity_proved("told by its own signed record")
+        """Shown to people and no more: a recording proves no living copy, so it must not switch this device off."""
         self._peers_changed = True
         self._wake()
 
