@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import shlex
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from meshagent.errors import MeshAgentError
+from meshagent.operator.render import clean
 
 COMPLETE_TIMEOUT_S: Final = 1.0
 """Longer, and the person has typed the rest."""
@@ -23,8 +25,8 @@ def words_so_far() -> list[str]:
         return []
 
 
-def complete(what: str, prefix: str) -> list[str]:
-    """Candidates for `prefix`; `what` is node, task, peer or kind. With a colon and help where the shell shows it."""
+def complete(what: str, prefix: str) -> list[tuple[str, str]]:
+    """Candidates for `prefix`, each with a word of help that zsh and fish show; `what` is node, task, peer or kind."""
     words = words_so_far()
     dev = "--dev" in words
     try:
@@ -34,7 +36,7 @@ def complete(what: str, prefix: str) -> list[str]:
         screen = Screen(dev=dev, quiet=True)
         nodes = list(running_nodes(screen.load_config(), dev=dev))
         if what == "node":
-            return [n.name for n in nodes if n.name.startswith(prefix)]
+            return [(n.name, f"pid {n.pid}") for n in nodes if n.name.startswith(prefix)]
         if not nodes:
             return []
         return _ask(screen, what, prefix)
@@ -42,7 +44,15 @@ def complete(what: str, prefix: str) -> list[str]:
         return []  # a traceback inside the person's prompt helps nobody
 
 
-def _ask(screen: object, what: str, prefix: str) -> list[str]:
+def _help(candidate: Mapping[str, Any]) -> str:
+    """A task's or peer's state; of a kind who performs it."""
+    descriptions = candidate.get("descriptions")
+    if isinstance(descriptions, dict):
+        return ", ".join(sorted({name for names in descriptions.values() for name in names}))
+    return str(candidate.get("help") or "")
+
+
+def _ask(screen: object, what: str, prefix: str) -> list[tuple[str, str]]:
     import asyncio
 
     from meshagent.operator.grammar import Screen
@@ -51,9 +61,9 @@ def _ask(screen: object, what: str, prefix: str) -> list[str]:
 
     assert isinstance(screen, Screen)
 
-    async def ask() -> list[str]:
+    async def ask() -> list[tuple[str, str]]:
         async with asyncio.timeout(COMPLETE_TIMEOUT_S), open_session(screen, visit=False) as desk:
             answer = await desk.ask(pb.CompleteRequest(what=what, prefix=prefix), timeout_s=COMPLETE_TIMEOUT_S)
-            return [str(item["value"]) for item in answer["candidates"]]
+            return [(clean(item["value"]), clean(_help(item))) for item in answer["candidates"]]
 
     return asyncio.run(ask())

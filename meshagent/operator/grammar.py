@@ -52,7 +52,7 @@ def parse_duration(text: str) -> float:
     return total
 
 
-def _complete_node(incomplete: str) -> list[str]:
+def _complete_node(incomplete: str) -> list[tuple[str, str]]:
     from meshagent.operator.completion import complete
 
     return complete("node", incomplete)

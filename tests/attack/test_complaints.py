@@ -90,7 +90,7 @@ COMPLAINTS: Final[dict[str, tuple[str, ...]]] = {
         "simulation/test_seeds.py::test_no_seed_breaks_a_promise",
     ),
 }
-"""Not here: discovery that floods the radio. All linked nodes together ask once in five minutes: benchmarks."""
+"""Not here: discovery that floods the radio. Linked nodes ask every five minutes; the bound comes with membership."""
 
 
 @pytest.mark.parametrize(("complaint", "test"), [(c, test) for c, tests in COMPLAINTS.items() for test in tests])

@@ -191,3 +191,12 @@ def test_completion_comes_from_the_living_mesh(shared: Cli) -> None:
         COMP_WORDS="meshagent status --dev --node ",
     )  # fmt: skip
     assert completed.out.split() == ["ann", "bob"]
+
+
+def test_completion_shows_the_state_of_tasks_where_the_shell_can(shared: Cli) -> None:
+    label = shared("submit", "Greet", "name=x", "--dev", "--node", "ann", "--json").document["task"]
+    words = f"meshagent why --dev {label[:9]}"
+    completed = shared(_MESHAGENT_COMPLETE="complete_zsh", _TYPER_COMPLETE_ARGS=words)
+    assert f'"{label}":"done"' in completed.out
+    kinds = shared(_MESHAGENT_COMPLETE="complete_zsh", _TYPER_COMPLETE_ARGS="meshagent submit --dev workshop.G")
+    assert '"workshop.Greet":"ann, bob"' in kinds.out

@@ -73,10 +73,8 @@ def check(
     config = screen.load_config()
     given = {key: str(origin) for key, origin in config.origins.items() if origin.source != "preset"}
     document = {"schema": "meshagent.config_check/1", "ok": True, "preset": config.preset, "given": given}
-    screen.answer(
-        document,
-        f"ok: {len(given)} key{' is' if len(given) == 1 else 's are'} given, the rest are defaults of preset {config.preset}",
-    )
+    are = "key is" if len(given) == 1 else "keys are"
+    screen.answer(document, f"ok: {len(given)} {are} given, the rest are defaults of preset {config.preset}")
 
 
 @command(app)

@@ -12,13 +12,13 @@ from meshagent.operator.grammar import Screen, command, parse_duration
 PANEL = "Work"
 
 
-def _tasks(incomplete: str) -> list[str]:
+def _tasks(incomplete: str) -> list[tuple[str, str]]:
     from meshagent.operator.completion import complete
 
     return complete("task", incomplete)
 
 
-def _kinds(incomplete: str) -> list[str]:
+def _kinds(incomplete: str) -> list[tuple[str, str]]:
     from meshagent.operator.completion import complete
 
     return complete("kind", incomplete)

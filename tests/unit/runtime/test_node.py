@@ -28,7 +28,7 @@ from meshagent.sdk.requires import Requires
 from meshagent.sdk.role import Role
 from meshagent.sdk.sensing import Sample, actuator, sensor
 from meshagent.types import Reason, TaskState
-from tests.support.small_mesh import SmallMesh, run
+from tests.support.small_mesh import DELAY_S, SmallMesh, run
 
 RAN: list[str] = []
 """What handlers did, in order; emptied before each test."""
@@ -281,6 +281,27 @@ def test_a_task_is_done_by_whoever_offers_it() -> None:
         submission = ask(eve).submit(Greet("world"))
         await submission.accepted()
         assert await submission == "hello world, ann speaking"
+
+    run(scenario)
+
+
+def test_many_tasks_share_turns_and_a_single_one_never_waits() -> None:
+    async def scenario(mesh: SmallMesh) -> None:
+        await mesh.join("ann", Greeter)
+        eve = await mesh.join("eve")
+        await mesh.linked(1)
+        await asyncio.sleep(1.0)  # what is said once a link is acknowledged
+        started_s = mesh.loop.time()
+        await ask(eve).submit(Greet("one"))
+        assert mesh.loop.time() - started_s == pytest.approx(6 * DELAY_S), "six messages one after the other, no pause"
+
+        async def one(number: int) -> str:
+            await asyncio.sleep(number * DELAY_S / 4)
+            return await ask(eve).submit(Greet(str(number)))
+
+        commits = eve.driver.commits
+        await asyncio.gather(*(one(number) for number in range(40)))
+        assert eve.driver.commits - commits < 40, "forty tasks promise three times each, and share transactions"
 
     run(scenario)
 

@@ -89,6 +89,15 @@ def test_the_commit_starts_the_work_with_the_lease_of_the_reservation() -> None:
     assert not desk.of(Persist), "a reservation and a running task end alike in a crash"
 
 
+def test_a_report_is_written_before_it_is_said_and_its_tombstone_at_leisure() -> None:
+    desk = ParticipantDesk()
+    epoch = desk.working()
+    desk.feed(WorkEnded(task=desk.task, epoch=epoch, outcome=WorkOutcome(result=b"done")))
+    assert [one.urgent for one in desk.of(Persist)] == [True]
+    desk.hear(Acknowledge(task=desk.task, epoch=epoch, act=Performative.INFORM))
+    assert [one.urgent for one in desk.of(Persist)] == [False], "after a crash it is reported and acknowledged again"
+
+
 def test_only_the_first_commit_does_anything() -> None:
     desk = ParticipantDesk()
     epoch = desk.working()
