@@ -96,6 +96,13 @@ class NodeProcess:
 
         return float(psutil.Process(self.process.pid).memory_info().rss) / 2**20
 
+    def private_mib(self) -> float:
+        """Resident memory that is no page of a file, MiB."""
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) / 1024
+        return 0.0
+
     def close(self) -> None:
         """Ask it to leave; kill it if it does not."""
         if self.process.stdin is not None:
