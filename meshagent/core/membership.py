@@ -181,6 +181,10 @@ class Membership:
         """32 bits of what this node believes."""
         return self.roster.digest(self._own)
 
+    def awaits(self, node: NodeId) -> bool:
+        """Is a probe of `node` under way, so that a sign of life would matter?"""
+        return any(probe.target == node for probe in self._probes.values())
+
     def suspect_until_s(self, node: NodeId) -> float | None:
         """When a suspect will be faulty unless it answers."""
         return self._suspects.get(node)
@@ -695,7 +699,7 @@ class Membership:
         return [one for one in self.roster if one.state is MemberState.FAULTY and one.since_s >= since_s]
 
     def _probe(self, target: Member, now_s: float) -> None:
-        if len(self._probes) >= MAX_PROBES or any(one.target == target.node for one in self._probes.values()):
+        if len(self._probes) >= MAX_PROBES or self.awaits(target.node):
             return
         seq = self._next_seq()
         timeout_s = scaled_s(self._config.probe_timeout_s, self.local_health)

@@ -259,7 +259,8 @@ class Keeper:
 
     def heard(self, peer: NodeId) -> None:
         """Something that it signed has arrived over the link."""
-        self._feed(SignOfLife(peer=peer))
+        if self.machine.awaits(peer):  # asked for every frame, and nearly always no
+            self._feed(SignOfLife(peer=peer))
 
     def message(self, peer: NodeId, message: MembershipMessage) -> None:
         """A message of membership over the link."""
