@@ -31,6 +31,7 @@ class Greeter(Role):
     async def greet(self, job: Greet) -> str:
         return f"hello {job.name}, {self.node.name} speaking"
 """
+STUBBORN = WORKSHOP.with_name("stubborn.py")
 LOOPBACK = {"MESHAGENT_NETWORK__INTERFACES": "lo", "MESHAGENT_NETWORK__PORT": "0", "MESHAGENT_PRESET": "loopback"}
 
 
@@ -93,19 +94,19 @@ def test_a_second_ctrl_c_ends_a_node_at_once(cli: Cli) -> None:
 
 
 def test_a_role_that_ignores_its_cancellation_does_not_keep_the_node_from_leaving(cli: Cli) -> None:
-    ann = cli.node("ann")
+    ann = cli.node("ann", STUBBORN)
     cli.start("submit", "Deaf", "--dev")
     ann.until("committed")
     ann.process.send_signal(signal.SIGINT)
     ann.until("leaving")
     ann.process.send_signal(signal.SIGINT)
     assert ann.ended().code == 0
-    assert "Worker.ignore does not end; it is abandoned" in ann.err
+    assert "Stubborn.ignore does not end; it is abandoned" in ann.err
     assert "Traceback" not in ann.err
 
 
 def test_a_role_that_holds_the_loop_does_not_keep_ctrl_c_from_ending_the_node(cli: Cli) -> None:
-    ann = cli.node("ann")
+    ann = cli.node("ann", STUBBORN)
     cli.start("submit", "Spin", "--dev", "--no-wait")
     ann.until("held the loop for")
     for _ in range(100):  # signals that come at once count once

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from dataclasses import dataclass
 
 from meshagent import Call, Reason, Refusal, Role, Task, TaskContext, task
@@ -32,16 +31,6 @@ class Picky(Task[str]):
 @dataclass(frozen=True)
 class Drill(Task[str]):
     pass
-
-
-@dataclass(frozen=True)
-class Deaf(Task[str]):
-    """Never ends, whatever it is told."""
-
-
-@dataclass(frozen=True)
-class Spin(Task[str]):
-    """Holds the loop for ever."""
 
 
 class Worker(Role):
@@ -74,14 +63,3 @@ class Worker(Role):
     @pick.feasible
     def can_pick(self, call: Call[Picky]) -> Refusal | None:
         return call.refuse(Reason.CALIBRATION, "the gripper was last calibrated 43 days ago")
-
-    @task
-    async def ignore(self, job: Deaf) -> str:
-        while True:
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.sleep(1.0)
-
-    @task
-    async def spin(self, job: Spin) -> str:
-        while True:
-            pass
