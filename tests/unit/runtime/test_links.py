@@ -585,3 +585,22 @@ def test_a_turn_with_more_messages_than_a_batch_holds_arrives_whole() -> None:
         await close(one, *others)
 
     run(scenario)
+
+
+def test_a_faulty_member_loses_its_link_unless_the_link_has_shown_life_since_the_suspicion() -> None:
+    async def scenario() -> None:
+        one, other = Member(1, kinds=WORK), Member(2)
+        link, _ = await linked(one, other)
+        since_s = one.clock.boot_s()
+        other.driver.emit(NEWS)
+        await until(lambda: bool(one.events))
+        one.driver.links.member_faulty(other.id, since_s, "faulty")
+        assert link.open
+        assert other.id in one.driver.peers()
+        one.driver.links.member_faulty(other.id, one.clock.boot_s() + 1.0, "faulty")
+        assert not link.open
+        assert other.id not in one.driver.peers()
+        assert one.driver.lost_because[other.id] == "faulty"
+        await close(one, other)
+
+    run(scenario)
