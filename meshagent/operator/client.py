@@ -98,6 +98,12 @@ def _document(message: pb.Document) -> Document:
 
 
 def _gone(running: Running, why: str) -> CommandError:
+    if not running.name and not running.socket.exists():  # a visitor holds the lock and says no name
+        return CommandError(
+            f"Another command visits with this device's identity (pid {running.pid}), or a node is just starting.",
+            exit_code=Exit.UNREACHED,
+            next_step="wait for it, or run a node: meshagent run ROLE",
+        )
     return CommandError(
         f"The node {running.name or running.state.name} (pid {running.pid}) cannot be asked: {why}.",
         exit_code=Exit.UNREACHED,

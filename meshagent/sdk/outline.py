@@ -35,6 +35,10 @@ class OutlineError(ConfigurationError):
     """The text is no outline, or the fields typed do not fit it."""
 
 
+_PLAIN: Final[Mapping[str, tuple[type, ...]]] = {"str": (str,), "int": (int,), "float": (float, int), "bool": (bool,)}
+"""What JSON and TOML give for a field of such a type."""
+
+
 @dataclass(frozen=True, slots=True)
 class OutlineField:
     """One field of a specification."""
@@ -131,10 +135,10 @@ class Outline:
         return {name: self._value(known[name], value) for name, value in given.items()}
 
     def check(self, plain: Mapping[str, object]) -> dict[str, object]:
-        """A specification given as JSON or TOML: the names of its fields are checked, values by the performer.
+        """A specification given as JSON or TOML: names and plain values are checked, the rest by the performer.
 
         Raises:
-            OutlineError: an unknown or missing field.
+            OutlineError: an unknown or missing field, or a value that its plain type does not take.
         """
         names = [field.name for field in self.fields]
         missing = [field.name for field in self.fields if not field.optional and field.name not in plain]
@@ -143,6 +147,14 @@ class Outline:
                 raise self._unknown(name, {key: json.dumps(value) for key, value in plain.items()}, missing)
         if missing:
             raise OutlineError(f"{self.name} needs {_and(missing)}.", next_step=f"it reads {self.signature()}")
+        for field in self.fields:
+            takes = _PLAIN.get(field.type)
+            # a performer would refuse it for ever; type() because True is an int to isinstance, and to nobody else
+            if takes is not None and field.name in plain and type(plain[field.name]) not in takes:
+                raise OutlineError(
+                    f"{self.name}.{field.name} is {json.dumps(plain[field.name])}, expected {field.type}.",
+                    next_step=f"it reads {self.signature()}",
+                )
         return dict(plain)
 
     def encode(self, plain: Mapping[str, object]) -> bytes:

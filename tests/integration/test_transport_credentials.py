@@ -197,7 +197,7 @@ def test_ticket_after_expiry_or_before_resumes_no_session() -> None:
 def test_downgrade_to_an_older_tls_is_refused() -> None:
     async def scenario() -> None:
         fleet = TestFleet()
-        leaf = fleet.device("client").issue_leaf(wall_s())
+        leaf = LeafKeeper(fleet.device("client"), wall_s).current()
         # a process of its own: gRPC reads its list of ciphers once, and here it may have been loaded by another test
         async with await Child.start(fleet.device("server")) as server:
 

@@ -179,3 +179,15 @@ def test_whatever_is_typed_is_a_specification_or_a_sentence(typed: list[str]) ->
 
 def test_json_shows_the_same_fields() -> None:
     assert json.loads(json.dumps(CHECK.check({"site": "a", "suspected": "b"})))["site"] == "a"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("no", 'Square.x is "no", expected int.'), (True, "Square.x is true, expected int.")]
+)
+def test_a_plain_value_of_another_type_is_told_before_anybody_is_asked(value: object, expected: str) -> None:
+    outline = Outline.parse("k.Square", "Square(x: int, y: float = 1.0) -> int")
+    assert outline is not None
+    with pytest.raises(OutlineError) as caught:
+        outline.check({"x": value})
+    assert str(caught.value) == expected
+    assert outline.check({"x": 3, "y": 2}) == {"x": 3, "y": 2}
