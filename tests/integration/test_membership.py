@@ -60,7 +60,9 @@ def test_processes_learn_of_each_other_from_one_seed_and_speak_by_sealed_datagra
 
             await until(all_alive, 15.0)
             await until(lambda: all(v.by_datagram for one in nodes for v in keeper_of(one).members()), 10.0)
-            assert sum(keeper_of(one).dropped.total() for one in nodes) == 0
+            # a datagram may overtake the record that its key is read with; nothing else is dropped among friends
+            early = {"unknown_key"}
+            assert not [reason for one in nodes for reason in keeper_of(one).dropped if reason not in early]
             row = next(row for row in nodes[0].look.peers()["peers"] if row["id"] == nodes[1].id)
             assert row["member"]["state"] == "alive"
             assert nodes[0].look.status()["membership"]["members"]["alive"] == 3
@@ -199,7 +201,7 @@ def test_hosts_on_a_bridge_meet_by_mdns_and_a_killed_a_frozen_and_a_cut_one_are_
         made.until(made.complete, 20.0)
         made.children[3].host.cut()
         made.until(lambda: made.all_see(others, 3, "faulty"), 15.0)
-        assert made.sees(3, 0) in ("suspect", "faulty")
+        made.until(lambda: made.sees(3, 0) in ("suspect", "faulty"), 15.0)
         made.children[3].host.mend()
         made.until(made.complete, 30.0)
         os.kill(made.children[3].process.pid, signal.SIGKILL)
