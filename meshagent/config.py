@@ -118,6 +118,56 @@ class NetworkSection(Section):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MembershipSection(Section):
+    """Who is alive: SWIM with Lifeguard over UDP, on the port number of the links."""
+
+    enabled: bool = _key(
+        True,
+        "Tell and hear by gossip who is there.",
+        "Off: links alone say so, and every peer must be found by mDNS or network.peers.",
+    )
+    protocol_period_s: float = _key(
+        1.0,
+        "One member is probed every so many seconds; that is two packets a period and node, however large the mesh.",
+        "A silent death is seen after some 2 periods and given up after suspicion_multiplier * max(1, log10 N) more.",
+        unit="seconds",
+        low=0.05,
+        high=60.0,
+    )
+    probe_timeout_s: float = _key(
+        0.5,
+        "Without an answer for so many seconds three others are asked to probe too; less than protocol_period_s.",
+        "Above the 99th percentile of the round trip; shorter: more indirect probes.",
+        unit="seconds",
+        low=0.01,
+        high=30.0,
+    )
+    suspicion_multiplier: float = _key(
+        4.0,
+        "A suspect that answers nobody is faulty after multiplier * max(1, log10 N) * protocol_period_s.",
+        "Up to six times later while nobody else accuses it. Longer: slow peers live, dead ones linger.",
+        low=1.0,
+        high=100.0,
+    )
+    gossip_interval_s: float = _key(
+        0.2,
+        "News leaves every so many seconds, to three members, while there is any.",
+        "Each piece goes out 4 * ceil(log10(N + 1)) times a node. Shorter: known sooner, in more packets.",
+        unit="seconds",
+        low=0.01,
+        high=10.0,
+    )
+    push_pull_s: float = _key(
+        30.0,
+        "Tables are compared with one member every so many seconds (longer above 32 members): what gossip missed.",
+        "Shorter: agreement after a split is sooner, at 33 bytes a member each time.",
+        unit="seconds",
+        low=1.0,
+        high=3600.0,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ContractSection(Section):
     """Timing and taste of the contract net."""
 
@@ -333,6 +383,7 @@ class Config:
     preset: str = "lan"
     node: NodeSection = field(default_factory=NodeSection)
     network: NetworkSection = field(default_factory=NetworkSection)
+    membership: MembershipSection = field(default_factory=MembershipSection)
     contract: ContractSection = field(default_factory=ContractSection)
     tasks: TasksSection = field(default_factory=TasksSection)
     resources: ResourcesSection = field(default_factory=ResourcesSection)
@@ -372,6 +423,7 @@ SECTIONS: Final[Mapping[str, type[Any]]] = MappingProxyType(
     {
         "node": NodeSection,
         "network": NetworkSection,
+        "membership": MembershipSection,
         "contract": ContractSection,
         "tasks": TasksSection,
         "resources": ResourcesSection,
@@ -387,7 +439,14 @@ TABLES: Final[Mapping[str, type[Any]]] = MappingProxyType({"sensors": SensorSect
 PRESETS: Final[Mapping[str, Mapping[str, object]]] = MappingProxyType(
     {
         # one machine: the kernel tells of a death at once, round trips are 0.1 ms
-        "loopback": {"contract.lease_s": 2.0, "contract.backoff_max_s": 4.0},
+        "loopback": {
+            "contract.lease_s": 2.0,
+            "contract.backoff_max_s": 4.0,
+            "membership.protocol_period_s": 0.25,
+            "membership.probe_timeout_s": 0.12,
+            "membership.gossip_interval_s": 0.05,
+            "membership.push_pull_s": 10.0,
+        },
         # switched or good radio: retries of the access point take up to some 100 ms
         "lan": {},
         # moving robots: seconds of shadow are normal and no reason to give work away
@@ -395,6 +454,11 @@ PRESETS: Final[Mapping[str, Mapping[str, object]]] = MappingProxyType(
             "contract.lease_s": 12.0,
             "contract.reply_within_s": 1.5,
             "contract.backoff_max_s": 20.0,
+            "membership.protocol_period_s": 3.0,
+            "membership.probe_timeout_s": 1.5,
+            "membership.suspicion_multiplier": 5.0,
+            "membership.gossip_interval_s": 0.5,
+            "membership.push_pull_s": 60.0,
             "network.keepalive_s": 3.0,
             "network.keepalive_timeout_s": 2.0,
         },

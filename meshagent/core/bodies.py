@@ -71,5 +71,13 @@ class Rejections:
     acts: tuple[RejectProposal, ...]
 
 
-Body = Act | Rejections | Profile | EventMessage | StoryQuery | StoryReply | RevocationNotice
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MembershipMessage:
+    """A message of membership on a link: kind and body as `wire/gossip.py` lays them out."""
+
+    kind: int
+    body: bytes
+
+
+Body = Act | Rejections | Profile | EventMessage | StoryQuery | StoryReply | RevocationNotice | MembershipMessage
 """Everything that travels inside an envelope after the Hello. Codec: wire/codec.py."""

@@ -5,7 +5,7 @@ Robot: `runtime/clock.py`, `transport/`, `runtime/journal.py`. Virtual time: `vi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -75,6 +75,23 @@ class LinkEvents(Protocol):
         it goes on. Never told on somebody's word, nor of this very process met through a forwarder."""
 
 
+DatagramReceived = Callable[[str, int, bytes], None]
+"""Called on the loop with the sender's address as the network says (a claim) and the bytes."""
+
+
+class Datagrams(Protocol):
+    """Small packets beside the links, on the port number of the links; lost, doubled, reordered and forged at will."""
+
+    def send(self, host: str, port: int, data: bytes) -> None:
+        """Send to a literal address; never blocks, never raises, tells nothing."""
+
+    def listen(self, received: DatagramReceived) -> None:
+        """Hand arriving datagrams to `received` from now on."""
+
+    def local_addresses(self) -> Sequence[str]:
+        """Literal addresses at which this node can be reached by others, without a scope, the best first."""
+
+
 class HintSource(StrEnum):
     """Where an address came from. A hint is never an identity."""
 
@@ -107,6 +124,9 @@ class Transport(Protocol):
 
     def add_hint(self, hint: PeerHint) -> None:
         """Dial there, and again with jittered backoff while no link exists."""
+
+    def datagrams(self) -> Datagrams | None:
+        """Datagrams beside the links, once started; None where there are none and links carry everything."""
 
     def forget(self, peer: NodeId) -> None:
         """Close the link to `peer`, dial and accept it no more (revocation)."""

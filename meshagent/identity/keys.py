@@ -64,6 +64,9 @@ class Tag(Enum):
     REVOCATION = b"meshagent/revocation/v1\0"
     SUB_KEY = b"meshagent/subkey/v1\0"
     TASK_RECORD = b"meshagent/task-record/v1\0"
+    MEMBER = b"meshagent/member/v1\0"
+    ACCUSATION = b"meshagent/accusation/v1\0"
+    STATE = b"meshagent/state/v1\0"
 
 
 class SubKeyPurpose(Enum):

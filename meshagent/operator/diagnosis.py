@@ -93,6 +93,10 @@ class NetworkFacts:
     mdns: bool = True
     answered: tuple[str, ...] = ()
     """Addresses that answered when asked directly; suggested where multicast is filtered."""
+    udp_problem: str = ""
+    """Why the port could not be had for UDP."""
+    udp_silent: int = 0
+    """Linked peers from which no datagram has ever come although some were sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +179,7 @@ def diagnose(facts: Facts) -> list[Finding]:
     return [
         *_identity(facts),
         *_network(facts),
+        *_datagrams(facts),
         *_fleet(facts),
         *_clock(facts),
         *_versions(facts),
@@ -325,6 +330,24 @@ def _multicast(facts: Facts, net: NetworkFacts, heard: int) -> Iterator[Finding]
             next_step=next_step,
             facts={"interfaces": [i.name for i in net.interfaces], "own_echo": True},
         )
+
+
+def _datagrams(facts: Facts) -> Iterator[Finding]:
+    net = facts.network
+    if net is None or not (net.udp_problem or net.udp_silent):
+        return
+    if net.udp_problem:
+        what, step = f"UDP port {net.port} cannot be had: {net.udp_problem}", f"ss -lunp 'sport = :{net.port}'"
+    else:
+        what = f"{net.udp_silent} of {len(facts.peers)} linked peers answer no datagram on UDP port {net.port}"
+        step = f"allow UDP {net.port} in the firewalls between these devices, as TCP {net.port} is"
+    yield Finding(
+        level=Level.WARN,
+        topic="udp",
+        sentence=f"{what}. Membership goes over the links: peers are found and lost all the same, silence later.",
+        next_step=step,
+        facts={"silent": net.udp_silent},
+    )
 
 
 def _fleet(facts: Facts) -> Iterator[Finding]:

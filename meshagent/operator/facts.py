@@ -112,8 +112,8 @@ class FactsMaker:
                 for p in peers
             ),
             measured=True,
-            known=len(rows),
-            lost=tuple(LostPeer(name=p["name"], id=p["id"], why=p["why"] or "") for p in rows if p["state"] != "alive"),
+            known=sum(p["state"] != "unlinked" for p in rows),
+            lost=tuple(LostPeer(name=p["name"], id=p["id"], why=p["why"] or "") for p in rows if p["state"] == "lost"),
             knocks=tuple(
                 Knock(
                     address=f"{node.look.name_of(peer)} ({peer[:8]})",
@@ -147,6 +147,8 @@ class FactsMaker:
             port_open=transport.listen_port > 0,
             mdns=mdns is not None,
             answered=answered,
+            udp_problem=transport.udp_error or "",
+            udp_silent=self._node.driver.keeper.linked_without_datagrams if self._node.driver.keeper else 0,
         )
 
     def _journal(self) -> JournalFacts:

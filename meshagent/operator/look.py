@@ -30,6 +30,9 @@ SETTLE_S: Final = 1.5
 WHY_S: Final = 2.0
 """How long bidders and asker may take to tell, unless --timeout says otherwise."""
 ANSWER_SLACK_S: Final = 5.0
+SLOW_HEALTH: Final = 4
+"""From here on a node doubts itself so much that an operator should look at its load."""
+MAX_ACCUSERS_SHOWN: Final = 3
 
 
 async def show_status(screen: Screen) -> None:
@@ -42,18 +45,18 @@ async def show_status(screen: Screen) -> None:
 def status_text(document: Document, screen: Screen) -> str:
     """The lines of `status`."""
     paint = screen.paint
-    peers = document["peers"]
     head = [
         f"{paint(clean(document['name']), 'bold')} ({document['id'][:8]})",
         f"fleet {clean(document['fleet'] or '?')}",
         f"up {duration(document['up_s'])}",
-        f"peers: {peers['alive']} alive" + (f", {peers['lost']} lost" if peers["lost"] else ""),
+        f"peers: {_peer_counts(document)}",
     ]
     if document.get("listen_port"):
         head.append(f"port {document['listen_port']}")
     if document.get("clock_offset_s") is not None:
         head.append(f"clock {round(document['clock_offset_s'], 2) + 0.0:+.2f} s")  # never -0.00
     lines = [" · ".join(head)]
+    lines += [paint(f"  {line}", "warn") for line in _membership_lines(document.get("membership"))]
     for agent in document["agents"]:
         lines += _agent_lines(agent)
     if not document["agents"]:
@@ -79,6 +82,36 @@ def status_text(document: Document, screen: Screen) -> str:
         reasons = ", ".join(f"{clean(row['reason'])} {row['count']}" for row in document["rejections"][:4])
         lines.append(paint(f"  {dropped} messages dropped: {reasons}", "warn"))
     return "\n".join(lines)
+
+
+def _peer_counts(document: Document) -> str:
+    peers, membership = document["peers"], document.get("membership")
+    suspects = membership["members"]["suspect"] if membership else 0
+    parts = [f"{peers['alive']} alive"]
+    if suspects:
+        parts.append(f"{suspects} suspect")
+    if peers["lost"]:
+        parts.append(f"{peers['lost']} lost")
+    return ", ".join(parts)
+
+
+def _membership_lines(membership: Mapping[str, Any] | None) -> list[str]:
+    """What an operator should know of membership; empty where all is well."""
+    if not membership:
+        return []
+    lines = [
+        f"two devices use the identity of {clean(one['name'])} ({one['id'][:8]}), usually a copied disk: on the copy "
+        "meshagent init --new-identity"
+        for one in membership["duplicates"]
+    ]
+    if membership["datagrams"]["links_without"]:
+        lines.append(
+            f"{membership['datagrams']['links_without']} linked peers answer no datagram: UDP is filtered on the "
+            "port of the links; membership goes over the links, and silence is told later"
+        )
+    if membership["local_health"] >= SLOW_HEALTH:
+        lines.append(f"this node is slow to hear answers (local health {membership['local_health']} of 8)")
+    return lines
 
 
 def _agent_lines(agent: Mapping[str, Any]) -> list[str]:
@@ -130,18 +163,35 @@ async def show_peers(screen: Screen, flags: Mapping[str, tuple[str, object]]) ->
             raise CommandError("No peer was found.", exit_code=Exit.UNREACHED, next_step=f"meshagent doctor{dev}")
 
 
+def _state_word(peer: Mapping[str, Any]) -> str:
+    """The link's word, or membership's where that says more."""
+    member = peer.get("member")
+    told = member["state"] if member else ""
+    return told if told in ("suspect", "faulty", "left") else str(peer["state"])
+
+
+def _suspicion(member: Mapping[str, Any]) -> str:
+    by = ", ".join(clean(one["name"]) for one in member["accused_by"][:MAX_ACCUSERS_SHOWN])
+    left_s = member.get("faulty_in_s")
+    until = f", faulty in {left_s:.1f} s unless it answers" if left_s is not None else ""
+    return f"silent to {by or 'us'}{until}"
+
+
 def _peer_row(peer: Mapping[str, Any]) -> tuple[str, ...]:
     alive = peer["state"] == "alive"
     soc = peer.get("battery_soc")
     rtt = peer.get("rtt_s")
     why, _, sentence = clean(peer.get("why") or "-").partition(": ")
     link = f"direct {rtt * 1000:.1f} ms" if alive and rtt is not None else "direct" if alive else why
+    member = peer.get("member")
+    if member and member["state"] == "suspect":
+        link = _suspicion(member)
     since = peer.get("linked_s") if alive else peer.get("lost_s")
     roles = " ".join(clean(role) for role in peer["roles"]) or ("visitor" if peer.get("visitor") else "-")
     return (
         clean(peer["name"]),
         peer["id"][:8],
-        peer["state"].upper(),
+        _state_word(peer).upper(),
         roles,
         f"{soc * 100:.0f} %" if soc is not None else "-",
         str(peer["queue"]) if peer.get("queue") is not None else "-",

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, TypeVar
 
 from meshagent.config import Config
 from meshagent.core.contract_net.interface import ContractConfig
+from meshagent.core.members import PRESETS, MembershipConfig
 from meshagent.core.ports import HintSource, PeerHint
 from meshagent.core.travel import Body, Charger, NoGo, SiteMap, Wall
 from meshagent.identity.device import DeviceIdentity
@@ -83,6 +84,25 @@ def contract_config(config: Config) -> ContractConfig:
     )
 
 
+def membership_config(config: Config) -> MembershipConfig | None:
+    """Timing of membership: the preset's, with what the file names; None where it is off.
+
+    Raises:
+        ConfigurationError: the durations do not fit each other.
+    """
+    section = config.membership
+    if not section.enabled:
+        return None
+    return replace(
+        PRESETS[config.preset],
+        protocol_period_s=section.protocol_period_s,
+        probe_timeout_s=section.probe_timeout_s,
+        suspicion_multiplier=section.suspicion_multiplier,
+        gossip_interval_s=section.gossip_interval_s,
+        push_pull_s=section.push_pull_s,
+    )
+
+
 def site_map(config: Config) -> SiteMap:
     """The map as travel wants it. Without any site on it, sites lie at the origin."""
     section = config.map
@@ -113,6 +133,7 @@ def node_settings(
     return NodeSettings(
         name=config.node.name or name,
         contract=contract_config(config),
+        membership=membership_config(config),
         capabilities=frozenset(config.node.capabilities) | frozenset(certified),
         certified=frozenset(certified) - frozenset(config.node.capabilities),
         site_map=site_map(config),

@@ -25,7 +25,7 @@ from random import Random
 from typing import Any, Final
 
 from meshagent.core.acts import FROM_INITIATOR, PERFORMATIVE_OF, NotUnderstood, TaskRecord
-from meshagent.core.bodies import Body, EventMessage, Profile, StoryQuery, StoryReply
+from meshagent.core.bodies import Body, EventMessage, MembershipMessage, Profile, StoryQuery, StoryReply
 from meshagent.core.clock import RESERVE_MS, HybridClock, stamp_wall_s
 from meshagent.core.contract_net.initiator import Initiator
 from meshagent.core.contract_net.interface import (
@@ -69,6 +69,7 @@ from meshagent.core.contract_net.records import (
     RegisterRecord,
 )
 from meshagent.core.custody import choose_custodians, record_digest, wants_custodians
+from meshagent.core.members import MemberChanged, MembershipConfig, MemberState
 from meshagent.core.ports import Append, Authority, Clock, Journal, Put, Transport
 from meshagent.core.seldom import Seldom
 from meshagent.errors import JournalError, LocalProtocolError
@@ -76,7 +77,9 @@ from meshagent.identity.book import CredentialBook
 from meshagent.identity.device import DeviceIdentity
 from meshagent.identity.envelope import make_boot
 from meshagent.identity.keys import BadSignatureError, Tag, verify
+from meshagent.identity.replay import BootVerdict
 from meshagent.runtime.codec import RecordCodec
+from meshagent.runtime.keeper import Keeper
 from meshagent.runtime.links import Links, LinksConfig
 from meshagent.runtime.notes import encode_notes
 from meshagent.runtime.ports import Observer, Peer, WorkHost
@@ -118,6 +121,10 @@ class DriverConfig:
 
     contract: ContractConfig = field(default_factory=ContractConfig)
     links: LinksConfig = field(default_factory=LinksConfig)
+    membership: MembershipConfig | None = None
+    """None: links alone say who is there (few nodes, all linked)."""
+    observer: bool = False
+    """Learn who is there and take no part: a node for the length of one command."""
 
 
 @functools.cache
@@ -156,6 +163,7 @@ class Driver:
         authority: what a peer's credential, narrowed by the configuration, allows.
         on_failure: told once when the journal or a turn fails: stop the node, promises can no longer be kept.
         on_story: told of story queries and replies.
+        on_member: told when a member's state changed, in the turn in which that was found out.
         random_bytes: salts, nonces and the boot's random half.
     """
 
@@ -174,6 +182,7 @@ class Driver:
         config: DriverConfig | None = None,
         on_failure: Callable[[Exception], None] | None = None,
         on_story: Callable[[NodeId, StoryQuery | StoryReply], None] | None = None,
+        on_member: Callable[[MemberChanged], None] | None = None,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.me: NodeId = identity.node_id
@@ -189,6 +198,9 @@ class Driver:
         self._config = config or DriverConfig()
         self._on_failure = on_failure
         self._on_story = on_story
+        self._on_member = on_member
+        self.keeper: Keeper | None = None
+        """Membership, once started and where it is on."""
         self._random_bytes = random_bytes
         self._observers: list[Observer] = []
         self._inputs: deque[Any] = deque()
@@ -261,8 +273,31 @@ class Driver:
         self._running = True
         self._restored = self._restore(now_s)
         await self._transport.start(self.links)
+        self._start_membership(profile)
         self.links.dial_remembered()
         self._wake()
+
+    def _start_membership(self, profile: Profile) -> None:
+        port = int(getattr(self._transport, "listen_port", 0) or 0)
+        if self._config.membership is None or not port:
+            return
+        self.keeper = Keeper(
+            identity=self._identity,
+            book=self._book,
+            boot=self.boot,
+            config=self._config.membership,
+            clock=self._clock,
+            wall_s=lambda now_s: self._wall_at_zero_s + now_s,
+            rng=Random(self._rng.getrandbits(64)),
+            random_bytes=self._random_bytes,
+            datagrams=self._transport.datagrams(),
+            port=port,
+            hint=self._transport.add_hint,
+            host=self,
+            observer=self._config.observer,
+        )
+        self.keeper.set_profile(profile)
+        self.links.attach(self.keeper)
 
     def _restore(self, now_s: float) -> list[Effect]:
         effects: list[Effect] = []
@@ -282,6 +317,10 @@ class Driver:
         """Say goodbye and stop. What was to be handed back is handed back before (`LeaveRequested`)."""
         if not self._running:
             return
+        if self.keeper is not None:
+            if self.failed is None:
+                self.keeper.leave()
+            self.keeper.close()
         if self.failed is None:
             self._tick()
         if self.failed is None:
@@ -342,6 +381,8 @@ class Driver:
         offered_before = self.directory.mine
         self.directory.own(profile.kinds)
         self.links.set_profile(profile)
+        if self.keeper is not None:
+            self.keeper.set_profile(profile)
         if self.directory.mine != offered_before:
             # Calls that found nobody may go out again: this node itself is a candidate now.
             self.feed(PeerFound(peer=self.me))
@@ -393,6 +434,34 @@ class Driver:
         self.directory.changed()
         self._peers_changed = True
         self.feed(PeerLost(peer=peer))
+
+    # ---- KeeperHost
+
+    def say_membership(self, to: NodeId, message: MembershipMessage) -> None:
+        """Over the link, with the next turn's frame."""
+        self.links.send((to,), message)
+        self._wake()
+
+    def offer_revocations(self, to: NodeId) -> None:
+        self.links.offer_revocations(to)
+
+    def judge_boot(self, peer: NodeId, boot: bytes, generation: int) -> BootVerdict:
+        return self.links.judge_boot(peer, boot, generation)
+
+    def member_changed(self, change: MemberChanged) -> None:
+        """A faulty member is a lost peer, whatever its link pretends; one that lives again is found by its link."""
+        if change.state is MemberState.FAULTY and self.keeper is not None:
+            since_s = self.keeper.suspected_since_s(change.node)
+            self.links.member_faulty(change.node, since_s, f"faulty: {change.why}")
+        self._peers_changed = True
+        if self._on_member is not None:
+            self._on_member(change)
+        self._wake()
+
+    def duplicate_found(self, node: NodeId) -> None:
+        """Shown to people and no more: a recording proves no living copy, so it must not switch this device off."""
+        self._peers_changed = True
+        self._wake()
 
     # ---- the tick
 

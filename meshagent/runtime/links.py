@@ -21,7 +21,16 @@ from types import MappingProxyType
 from typing import Final, cast
 
 from meshagent.core.acts import RejectProposal
-from meshagent.core.bodies import Body, EventMessage, Profile, Rejections, RevocationNotice, StoryQuery, StoryReply
+from meshagent.core.bodies import (
+    Body,
+    EventMessage,
+    MembershipMessage,
+    Profile,
+    Rejections,
+    RevocationNotice,
+    StoryQuery,
+    StoryReply,
+)
 from meshagent.core.clock import HybridClock
 from meshagent.core.ports import Append, Clock, HintSource, Journal, Link, LinkClosed, PeerHint, Put, Transport
 from meshagent.core.seldom import Seldom
@@ -31,11 +40,11 @@ from meshagent.identity.device import DeviceIdentity
 from meshagent.identity.envelope import MAX_LEAVES, Outgoing, SealedBatch, Sealer
 from meshagent.identity.gate import Gate, GateLimits, RejectReason, VerifiedMessage
 from meshagent.identity.hello import HelloAccepted, HelloRefused, HelloSession
-from meshagent.identity.replay import ReplayTable
+from meshagent.identity.replay import BootVerdict, ReplayTable
 from meshagent.identity.revocation import RevocationError
 from meshagent.runtime.outbox import Item, Outbox, OutboxConfig
 from meshagent.runtime.outbox import Put as Queued
-from meshagent.runtime.ports import LinkObserver, Peer
+from meshagent.runtime.ports import LinkObserver, LinkWitness, Peer
 from meshagent.types import NodeId, public_key_of
 from meshagent.wire import codec
 from meshagent.wire.acts import rejection_bytes
@@ -89,7 +98,7 @@ class LinksConfig:
 class _Session:
     """One open link."""
 
-    __slots__ = ("greet_by_s", "greeting", "hellos", "key", "link", "malformed", "outbox", "peer", "ready")
+    __slots__ = ("greet_by_s", "greeting", "heard_s", "hellos", "key", "link", "malformed", "outbox", "peer", "ready")
 
     def __init__(self, link: Link, outbox: Outbox, greeting: HelloSession, greet_by_s: float) -> None:
         self.link = link
@@ -103,6 +112,8 @@ class _Session:
         """Closed when no Hello was accepted by then."""
         self.ready = False
         """Its Hello was accepted: it may speak, and we may."""
+        self.heard_s = -math.inf
+        """When its last frame arrived."""
         self.malformed = 0
 
 
@@ -161,6 +172,7 @@ class Links:
             self.me, book, codec.decode, now_s=now_s, replay=ReplayTable(), deferred=DEFERRED, limits=config.gate
         )
         self._random_bytes = random_bytes
+        self._witness: LinkWitness | None = None
         self._seldom = Seldom()
         self._refusals: dict[NodeId, HelloRefused] = {}
         self._sessions: dict[NodeId, _Session] = {}
@@ -187,6 +199,14 @@ class Links:
         self.messages_in = 0
         self.seals = 0
         """For benchmarks and `status`."""
+
+    def attach(self, witness: LinkWitness) -> None:
+        """Tell membership of links from now on, and of those that are open already."""
+        self._witness = witness
+        for peer, session in list(self._sessions.items()):
+            known = self._known.get(peer)
+            if session.ready and known is not None:
+                witness.link_up(peer, known.boot, _host_of(session.link.address))
 
     # ---- the journal's share
 
@@ -408,6 +428,7 @@ class Links:
         if session is None or session.link is not link:
             return
         self.frames_in += 1
+        session.heard_s = self._clock.boot_s()
         try:
             seq, ack, hello, batches, ack_soon = read_frame(frame)
         except DecodeError as error:
@@ -432,6 +453,8 @@ class Links:
             return
         del self._sessions[link.peer]
         self._touched.pop(link.peer, None)
+        if self._witness is not None:
+            self._witness.link_down(link.peer, why)
         self.unanswered.discard(link.peer)
         known = self._known.get(link.peer)
         if known is None:
@@ -446,6 +469,26 @@ class Links:
     def peer_unreachable(self, peer: NodeId, why: LinkClosed, detail: str) -> None:
         if peer not in self._sessions:
             self._lose(peer, f"{why.value}: {detail}" if detail else why.value)
+
+    def member_faulty(self, peer: NodeId, since_s: float, why: str) -> None:
+        """Membership has given `peer` up: end its link too, unless the link has shown life since the suspicion."""
+        session = self._sessions.get(peer)
+        if session is not None:
+            if session.heard_s >= since_s:
+                return
+            log.warning("%s is faulty (%s): link closed", peer[:8], why)
+            session.link.close(LinkClosed.SILENT)
+        self._lose(peer, why)
+
+    def judge_boot(self, peer: NodeId, boot: bytes, generation: int) -> BootVerdict:
+        """What a boot of `peer` means beside the one that its messages have proved."""
+        return self._gate.replay.judge(public_key_of(peer), boot, generation)
+
+    def offer_revocations(self, peer: NodeId) -> None:
+        """Tell `peer` which lists and roots this node holds."""
+        for lists in self._book.notice_groups(codec.MAX_LISTS_BYTES, codec.MAX_LISTS):
+            self.send((peer,), RevocationNotice(lists=lists))
+        self._wake()
 
     def own_identity_proved(self, address: str) -> None:
         """A copy of this device is at work: no new contracts until it is gone (SECURITY-DESIGN 4).
@@ -497,6 +540,9 @@ class Links:
         self._write_soon(now_s)
         observer = self._observer
         peer = session.peer
+        witness = self._witness
+        if witness is not None:
+            witness.heard(peer)
         latest = 0
         for message in admitted:
             if type(message) is VerifiedMessage and message.hlc > latest:
@@ -507,6 +553,9 @@ class Links:
                 self._hear_profile(session, body, now_s)
             elif isinstance(body, RevocationNotice):
                 self._hear_notice(peer, body, now_s)
+            elif isinstance(body, MembershipMessage):
+                if witness is not None:
+                    witness.message(peer, body)
             elif isinstance(body, Rejections):
                 for act in body.acts:
                     observer.message_received(peer, act, message)
@@ -580,6 +629,8 @@ class Links:
         self.send((peer,), self._profile)
         for lists in self._book.notice_groups(codec.MAX_LISTS_BYTES, codec.MAX_LISTS):
             self.send((peer,), RevocationNotice(lists=lists))
+        if self._witness is not None:
+            self._witness.link_up(peer, hello.boot, _host_of(session.link.address))
 
     # ---- revocation
 
@@ -632,6 +683,8 @@ class Links:
             if session is not None:
                 session.link.close(LinkClosed.REFUSED)
             self._touched.pop(peer, None)
+            if self._witness is not None:
+                self._witness.credential_ended(peer)
             self.unanswered.discard(peer)
             if fault is CertificateFault.REVOKED:
                 self._transport.forget(peer)

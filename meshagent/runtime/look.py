@@ -16,6 +16,7 @@ from meshagent.core.acts import TaskRecord
 from meshagent.core.contract_net.interface import TaskChanged
 from meshagent.core.contract_net.records import Phase, Stage
 from meshagent.core.contract_net.undertaking import Undertaking
+from meshagent.runtime.membership_look import member_document, members_by_id, membership_document, unlinked_row
 from meshagent.runtime.ports import Peer
 from meshagent.runtime.story import about_record, opened
 from meshagent.types import TASK_ID_CHARS, NodeId, TaskId, TaskState, task_label
@@ -122,6 +123,7 @@ class Look:
             "failed": str(node.failed) if node.failed is not None else None,
             "listen_port": getattr(node.transport, "listen_port", None),
             "peers": {"alive": len(alive), "lost": len(node.views) - len(alive)},
+            "membership": membership_document(node.driver.keeper, self.name_of),
             "links": {"signatures_made": made, "signatures_checked": checked},
             "clock_offset_s": round(offsets[len(offsets) // 2], 4) if offsets else None,
             "agents": [self._agent(agent) for agent in node.hosted],
@@ -166,6 +168,7 @@ class Look:
         rows = []
         views = sorted(node.views.values(), key=lambda v: (v.lost_s is not None, self.name_of(v.peer.id), v.peer.id))
         linked = node.driver.peers()
+        members = members_by_id(node.driver.keeper)
         for view in views:
             peer = linked.get(view.peer.id, view.peer)  # round trip and clock change without an event
             profile = peer.profile
@@ -188,8 +191,10 @@ class Look:
                     "why": view.why or None,
                     "rtt_s": peer.rtt_s,
                     "clock_offset_s": peer.clock_offset_s,
+                    "member": member_document(members.get(peer.id), self.name_of, now_s),
                 }
             )
+        rows += [unlinked_row(m, self.name_of, now_s) for peer_id, m in members.items() if peer_id not in node.views]
         return {"schema": "meshagent.peers/1", "up_s": round(now_s - node.started_s, 3), "peers": rows}
 
     def tasks(self, *, everything: bool = False) -> dict[str, Any]:

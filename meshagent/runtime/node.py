@@ -27,6 +27,7 @@ from meshagent.core.contract_net.interface import (
     TaskChanged,
     TaskSubmitted,
 )
+from meshagent.core.members import MemberChanged
 from meshagent.core.plan import Planner
 from meshagent.core.ports import Clock, Journal, Transport
 from meshagent.core.travel import Travel
@@ -178,9 +179,15 @@ class Node:
             bidder=self.bidder,
             host=_LateHost(self),
             authority=self.may,
-            config=DriverConfig(contract=settings.contract, links=links or LinksConfig()),
+            config=DriverConfig(
+                contract=settings.contract,
+                links=links or LinksConfig(),
+                membership=settings.membership,
+                observer=settings.visitor,
+            ),
             on_failure=self._journal_failed,
             on_story=lambda peer, body: self.stories.heard(peer, body),
+            on_member=self._member_changed,
             random_bytes=random_bytes,
         )
         self.look = Look(self)
@@ -546,6 +553,16 @@ class Node:
         if self._watchers:
             facts = {name: value for name, value in note.facts if name not in ("event", "task", "at_wall_s")}
             self._tell_watchers(note.event, task=note.task, epoch=note.epoch.counter, peer=note.peer, **facts)
+
+    def _member_changed(self, change: MemberChanged) -> None:
+        if self._watchers:
+            self._tell_watchers(
+                "member",
+                peer=change.node,
+                state=None if change.state is None else change.state.value,
+                why=change.why,
+                accusers=list(change.accusers),
+            )
 
     def peers_changed(self) -> None:
         now_s = self.clock.boot_s()

@@ -9,7 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from meshagent.core.bodies import Body, EventMessage, Profile, RevocationNotice, StoryQuery, StoryReply
+from meshagent.core.bodies import (
+    Body,
+    EventMessage,
+    MembershipMessage,
+    Profile,
+    RevocationNotice,
+    StoryQuery,
+    StoryReply,
+)
 from meshagent.core.contract_net.interface import (
     Evidence,
     GrantPointOfNoReturn,
@@ -19,6 +27,7 @@ from meshagent.core.contract_net.interface import (
     StopWork,
     TaskChanged,
 )
+from meshagent.core.ports import LinkClosed
 from meshagent.types import NodeId
 
 
@@ -50,6 +59,25 @@ class LinkObserver(Protocol):
         """No link and no way to it right now; evidence, not proof of death."""
 
 
+class LinkWitness(Protocol):
+    """What Links tells membership: `runtime/keeper.py`."""
+
+    def link_up(self, peer: NodeId, boot: bytes, host: str) -> None:
+        """Its Hello was accepted; `host` is the literal address at the other end, or empty."""
+
+    def link_down(self, peer: NodeId, why: LinkClosed) -> None:
+        """The link is gone, or the redial found nobody."""
+
+    def heard(self, peer: NodeId) -> None:
+        """Something that it signed has arrived."""
+
+    def message(self, peer: NodeId, message: MembershipMessage) -> None:
+        """It passed the gate."""
+
+    def credential_ended(self, peer: NodeId) -> None:
+        """It may speak no more."""
+
+
 class WorkHost(Protocol):
     """The agents: what the driver orders them to do, after the tick's commit."""
 
@@ -78,6 +106,7 @@ __all__ = [
     "Body",
     "EventMessage",
     "LinkObserver",
+    "LinkWitness",
     "Observer",
     "Peer",
     "Profile",

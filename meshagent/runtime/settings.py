@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from meshagent.core.contract_net.interface import ContractConfig
+from meshagent.core.members import MembershipConfig
 from meshagent.core.travel import Body, Point, SiteMap
 from meshagent.runtime.bay import DeviceChoice
 
@@ -16,6 +17,8 @@ class NodeSettings:
 
     name: str
     contract: ContractConfig = field(default_factory=ContractConfig)
+    membership: MembershipConfig | None = None
+    """Who is alive, by gossip; None: links alone say so."""
     capabilities: frozenset[str] = frozenset()
     """What this body has, and what its credential certifies."""
     certified: frozenset[str] = frozenset()

@@ -24,6 +24,7 @@ from meshagent.transport.attempts import Attempts, DialAttempt, DialOutcome, pla
 from meshagent.transport.causes import Cause, cause_of_failure, cause_of_probe
 from meshagent.transport.config import MAX_PEERS, TransportConfig
 from meshagent.transport.dialler import META_INSTANCE, META_PORT, DialFailedError, Dialled, Dialler, run_dialled
+from meshagent.transport.gossip import UdpDatagrams
 from meshagent.transport.interfaces import chosen_interfaces, host_port, up_interfaces
 from meshagent.transport.links import StreamLink
 from meshagent.transport.notices import Notices
@@ -101,6 +102,9 @@ class GrpcTransport:
         self._started = False
         self._closing = False
         self._idle: asyncio.Future[None] | None = None
+        self._udp = UdpDatagrams(config.interfaces)
+        self.udp_error: str | None = None
+        """Why datagrams are off: links carry membership alone."""
         self._mdns: Mdns | None = None
         self.mdns_error: str | None = None
         """Why mDNS is off although it was asked for."""
@@ -130,6 +134,11 @@ class GrpcTransport:
         """
         self._notices = Notices(events)
         await self._server.start(chosen_interfaces(self._config.interfaces))
+        try:
+            await self._udp.start(self.listen_port)
+        except OSError as error:
+            log.warning("UDP port %d cannot be had (%s): links carry membership alone", self.listen_port, error)
+            self.udp_error = str(error)
         self._started = True
         early, self._early_hints = self._early_hints, []
         for hint in early:
@@ -162,8 +171,10 @@ class GrpcTransport:
         self._nursery.start(mdns.run(), "mDNS")
 
     def _browse_s(self) -> float:
-        linked = any(state.link is not None for state in self._peers.values())
-        return self._config.browse_linked_s if linked else self._config.browse_lonely_s
+        linked = sum(state.link is not None for state in self._peers.values())
+        # one of the linked asks for all: members tell each other whom they know, so the mesh as a whole asks once an
+        # interval, however large it is
+        return self._config.browse_linked_s * linked if linked else self._config.browse_lonely_s
 
     def _heard(self, peer: NodeId, ip: str, port: int) -> None:
         self.found(peer, ip, port, HintSource.MDNS)
@@ -205,6 +216,10 @@ class GrpcTransport:
             state.link.end(LinkClosed.REFUSED, "forgotten by this node")
         state.touch()
 
+    def datagrams(self) -> UdpDatagrams:
+        """UDP on the port number of the links."""
+        return self._udp
+
     def attempts(self) -> list[DialAttempt]:
         """What became of every address that was tried, for doctor."""
         return self._attempts.all()
@@ -231,6 +246,7 @@ class GrpcTransport:
         for link in list(self._links):
             link.end(LinkClosed.GOODBYE, "this node leaves")
         await self._links_gone(2 * timeout_s)
+        self._udp.close()
         farewell = [self._server.stop(timeout_s)]
         if self._mdns is not None:
             farewell.append(self._mdns.close(1.0 + timeout_s))

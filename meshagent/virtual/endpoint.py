@@ -6,10 +6,11 @@ The smaller id dials first; when both did, its connection stays. After a loss th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from meshagent.core.ports import LinkClosed, LinkEvents, PeerHint
+from meshagent.core.ports import DatagramReceived, LinkClosed, LinkEvents, PeerHint
 from meshagent.types import NodeId
 from meshagent.virtual.kernel import Process
 from meshagent.virtual.wires import VirtualLink, Wire
@@ -37,6 +38,28 @@ class Target:
     just_lost: bool = False
 
 
+class VirtualDatagrams:
+    """`core.ports.Datagrams` of one process: what the weather lets through, once, twice, late or never."""
+
+    def __init__(self, transport: VirtualTransport) -> None:
+        self._transport = transport
+        self._received: DatagramReceived | None = None
+
+    def listen(self, received: DatagramReceived) -> None:
+        self._received = received
+
+    def send(self, host: str, port: int, data: bytes) -> None:
+        self._transport.network.send_datagram(self._transport, host, port, data)
+
+    def local_addresses(self) -> Sequence[str]:
+        return (self._transport.ip,)
+
+    def arrived(self, host: str, port: int, data: bytes) -> None:
+        """On the process's own loop."""
+        if self._received is not None and self._transport.listening:
+            self._received(host, port, data)
+
+
 class VirtualTransport:
     """`core.ports.Transport` of one process."""
 
@@ -47,6 +70,10 @@ class VirtualTransport:
         self.host = host
         self.port = port
         self.address = f"{host}:{port}"
+        self.ip = network.ip_of(host)
+        """What records and datagrams call this host: they hold no names."""
+        self.listen_port = port
+        self._udp = VirtualDatagrams(self)
         self.listening = False
         self.events: LinkEvents
         self.links: dict[NodeId, Wire] = {}
@@ -55,6 +82,9 @@ class VirtualTransport:
         self._rng = process.rng("transport")
 
     # ---- the port
+
+    def datagrams(self) -> VirtualDatagrams:
+        return self._udp
 
     async def start(self, events: LinkEvents) -> None:
         """Bind.
@@ -67,12 +97,13 @@ class VirtualTransport:
         self.listening = True
 
     def add_hint(self, hint: PeerHint) -> None:
-        key = (hint.host, hint.port)
+        host = self.network.host_of(hint.host)
+        key = (host, hint.port)
         if key == (self.host, self.port):
             return
         target = self._targets.get(key)
         if target is None:
-            target = self._targets[key] = Target(hint.host, hint.port, hint.peer)
+            target = self._targets[key] = Target(host, hint.port, hint.peer)
             if hint.peer is not None and hint.peer < self.node_id:
                 # The smaller id dials; the other one only if nothing has come of that.
                 self.process.loop.call_later(YIELD_S, self._dial, target)

@@ -39,6 +39,7 @@ LIVENESS: Final = (
     "outcome_reaches_origin",
     "records_drained",
     "reservations_drained",
+    "members_agree",
     "node_runs",
 )
 

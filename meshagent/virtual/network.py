@@ -48,15 +48,59 @@ class Network:
     _rng: Random = field(init=False)
     _lag_s: dict[tuple[str, str], float] = field(default_factory=dict)
     _off: set[str] = field(default_factory=set)
+    datagrams_sent: int = 0
+    datagram_bytes: int = 0
+    no_udp: bool = False
+    """A firewall that lets TCP through and no UDP."""
+    _udp_rng: Random = field(init=False)
+    _ips: dict[str, str] = field(default_factory=dict)
+    _hosts: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._rng = self.world.rng("network")
+        self._udp_rng = self.world.rng("datagrams")
         self.world.on_death(self._process_died)
         self.world.on_freeze(self._process_froze)
 
     def transport(self, process: Process, node_id: NodeId, *, port: int = PORT) -> VirtualTransport:
         """The transport of `process`; its host is the device's name."""
         return VirtualTransport(self, process, node_id, host=process.name, port=port)
+
+    # ---- datagrams
+
+    def ip_of(self, host: str) -> str:
+        """The literal address of a host."""
+        ip = self._ips.get(host)
+        if ip is None:
+            number = len(self._ips) + 1
+            ip = self._ips[host] = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+            self._hosts[ip] = host
+        return ip
+
+    def host_of(self, address: str) -> str:
+        """The host that is called so or has that address."""
+        return self._hosts.get(address, address)
+
+    def send_datagram(self, sender: VirtualTransport, address: str, port: int, data: bytes) -> None:
+        """Carry one datagram as the weather is. Nobody is told what becomes of it."""
+        if not sender.process.alive:
+            return
+        self.datagrams_sent += 1
+        self.datagram_bytes += len(data)
+        target = self._bound.get((self.host_of(address), port))
+        if target is None or self.no_udp or not self.hears(sender, target):
+            return
+        rng, weather = self._udp_rng, self.weather
+        if weather.loss and rng.random() < weather.loss:
+            return
+        copies = 2 if weather.duplicate and rng.random() < weather.duplicate else 1
+        at_s = sender.process.time_s() + self.lag_s(sender.host, target.host)
+        for _ in range(copies):
+            self.world.at(at_s + self.latency(rng), self._datagram_arrives, sender, target, data)
+
+    def _datagram_arrives(self, sender: VirtualTransport, target: VirtualTransport, data: bytes) -> None:
+        if target.process.alive and self.hears(sender, target) and not self.no_udp:
+            target.process.deliver(target.datagrams().arrived, sender.ip, sender.port, data)
 
     # ---- weather
 

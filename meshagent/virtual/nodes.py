@@ -10,6 +10,7 @@ from meshagent.core.contract_net.interface import (
     ContractConfig,
 )
 from meshagent.core.contract_net.records import Ended
+from meshagent.core.members import MembershipConfig, MemberState
 from meshagent.core.travel import Body, SiteMap
 from meshagent.runtime import node as node_module
 from meshagent.runtime.node import Node
@@ -48,8 +49,10 @@ class Mesh:
         *,
         watcher: Watcher | None = None,
         contract: ContractConfig | None = None,
+        membership: MembershipConfig | None = None,
     ) -> None:
         self._contract = contract or ContractConfig()
+        self._membership = membership
         self.world = world
         self.network = network
         self.watcher = watcher
@@ -81,6 +84,7 @@ class Mesh:
         settings = NodeSettings(
             name=name,
             contract=self._contract,
+            membership=self._membership,
             capabilities=needed if capabilities is None else capabilities,
             site_map=SiteMap(sites=dict(self.sites)),
             body=Body(speed_mps=speed_mps),
@@ -166,6 +170,23 @@ class Mesh:
             if r is not None and r.ended is not None:
                 found.append(r.ended)
         return found
+
+    def disagreement(self) -> str:
+        """Whom a live member does not believe alive although it lives; empty: all agree."""
+        live = [member for _, member in sorted(self.members.items()) if member.ready and member.node is not None]
+        for one in live:
+            keeper = one.node.driver.keeper if one.node is not None else None
+            if keeper is None:
+                return f"{one.name} has no membership"
+            for other in live:
+                state = keeper.state_of(other.node_id)
+                if other is not one and state is not MemberState.ALIVE:
+                    return f"{one.name} believes that {other.name} is {state}"
+            gone = {member.node_id for _, member in self.members.items()} - {member.node_id for member in live}
+            for node in sorted(gone):
+                if keeper.state_of(node) in (MemberState.ALIVE, MemberState.SUSPECT):
+                    return f"{one.name} believes that {node[:8]} lives"
+        return ""
 
     def crash(self) -> str:
         """What a node raised that nobody caught, or stopped for; empty: nothing."""

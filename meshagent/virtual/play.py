@@ -10,6 +10,7 @@ from typing import Any, Final
 from meshagent.core.acts import TaskRecord
 from meshagent.core.contract_net.interface import ContractConfig
 from meshagent.core.custody import majority, passes_on, votes
+from meshagent.core.members import PRESETS
 from meshagent.sdk.outcome import Cancelled, Done, Failed, NoAward, Outcome
 from meshagent.types import Reason, TaskId, TaskState
 from meshagent.virtual.faults import arm, heal_all
@@ -38,6 +39,9 @@ QUIET_S: Final = 6.0
 SETTLE_S: Final = 0.5
 """Then everyone who waits for an outcome has had a turn."""
 TAIL_LINES: Final = 60
+
+AGREE_S: Final = 30.0
+"""After all is healed and all work has ended, every member must believe every live one alive within so long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +117,8 @@ def stage(seed: int, scenario: Scenario) -> Company:
     network = Network(world, scenario.weather)
     watcher = Watcher(world)
     contract = ContractConfig(lease_s=scenario.lease_s, renew_s=0.3 * scenario.lease_s)
-    mesh = Mesh(world, network, watcher=watcher, contract=contract)
+    membership = PRESETS["loopback"] if scenario.membership else None
+    mesh = Mesh(world, network, watcher=watcher, contract=contract, membership=membership)
     mesh.sites.update(scenario.sites)
     mesh.custodians = scenario.custodians
     company = Company(scenario, world, network, watcher, mesh)
@@ -187,6 +192,11 @@ def _run(company: Company) -> None:
         if process.alive and facts.ended is not None and not _agrees(told, facts.ended):
             watcher.broken("outcome_reaches_origin", f"{task[:8]} is {facts.ended} and {process.name} was told {told}")
     watcher.check()
+    if scenario.membership:
+        world.run_until(lambda: not company.mesh.disagreement(), limit_s=world.now_s + AGREE_S)
+        if disagreement := company.mesh.disagreement():
+            watcher.broken("members_agree", disagreement)
+        watcher.check()
 
 
 def _orphans(company: Company, living: set[str]) -> list[TaskFacts]:

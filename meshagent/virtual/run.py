@@ -127,13 +127,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--show", action="store_true", help="print scenario and the end of the trace")
     parser.add_argument("--json", action="store_true", help="print one object")
     parser.add_argument("--no-faults", action="store_true", help="nothing goes wrong")
+    parser.add_argument("--membership", action="store_true", help="nodes judge each other by gossip too")
     parser.add_argument("--no-weather", action="store_true", help="a perfect network")
     parser.add_argument("--without", type=_numbers, default=(), metavar="N,N", help="leave out these faults")
     parser.add_argument("--mutation", default="", help="plant a bug of meshagent/virtual/mutations.py")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first failing seed")
     given = parser.parse_args(arguments)
     options = Options(
-        faults=not given.no_faults, weather=not given.no_weather, without=given.without, mutation=given.mutation
+        faults=not given.no_faults,
+        weather=not given.no_weather,
+        without=given.without,
+        membership=given.membership,
+        mutation=given.mutation,
     )
     jobs = [Job(seed, options, number % TWICE_EVERY == 0) for number, seed in enumerate(given.seeds)]
     if not jobs:

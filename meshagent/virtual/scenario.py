@@ -35,6 +35,8 @@ class Options:
     weather: bool = True
     without: tuple[int, ...] = ()
     """Faults of the plan to leave out, by number: for shrinking."""
+    membership: bool = False
+    """Nodes judge each other by gossip too, over datagrams that the same weather loses."""
     mutation: str = ""
     """A planted bug (mutations.py): the net must find it."""
 
@@ -47,6 +49,8 @@ class Options:
             words.append("--no-weather")
         if self.without:
             words.append("--without " + ",".join(str(number) for number in self.without))
+        if self.membership:
+            words.append("--membership")
         if self.mutation:
             words.append(f"--mutation {self.mutation}")
         return " ".join(words)
@@ -94,6 +98,7 @@ class Scenario:
     custodians: int = 3
     """How many keep a task beside its asker; 0: nobody, as with `durability=local`."""
     sites: dict[str, tuple[float, float]] = field(default_factory=dict)
+    membership: bool = False
 
     def lines(self) -> list[str]:
         """For people: the whole scenario."""
@@ -189,6 +194,7 @@ def draw_scenario(seed: int, options: Options, *, identities: int) -> Scenario:
         weather=weather,
         heal_at_s=heal_at_s,
         sites=sites,
+        membership=options.membership,
     )
 
 

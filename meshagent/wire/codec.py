@@ -13,7 +13,16 @@ from typing import Any, Final
 from google.protobuf import message
 
 from meshagent.core.acts import MAX_TEXT_CHARS
-from meshagent.core.bodies import Body, EventMessage, Profile, Rejections, RevocationNotice, StoryQuery, StoryReply
+from meshagent.core.bodies import (
+    Body,
+    EventMessage,
+    MembershipMessage,
+    Profile,
+    Rejections,
+    RevocationNotice,
+    StoryQuery,
+    StoryReply,
+)
 from meshagent.wire import acts, ids
 from meshagent.wire.errors import DecodeError, EncodeError
 from meshagent.wire.v1 import contract_pb2 as pb
@@ -31,6 +40,8 @@ MAX_STORY_BYTES: Final = 60 * 1024
 MAX_LISTS: Final = 64
 MAX_LISTS_BYTES: Final = 65_000
 """A notice fits one payload; whoever has more lists sends several notices."""
+MAX_MEMBERSHIP_BYTES: Final = 64_000
+MAX_MEMBERSHIP_KIND: Final = 255
 MAX_POSITION_M: Final = 1e8
 """Metres from the site's origin: anything beyond is no place on earth."""
 MAX_PORT: Final = 65535
@@ -40,6 +51,7 @@ TYPE_EVENT: Final = int(pb.MESSAGE_TYPE_EVENT)
 TYPE_STORY_QUERY: Final = int(pb.MESSAGE_TYPE_STORY_QUERY)
 TYPE_STORY_REPLY: Final = int(pb.MESSAGE_TYPE_STORY_REPLY)
 TYPE_REVOCATION_NOTICE: Final = int(pb.MESSAGE_TYPE_REVOCATION_NOTICE)
+TYPE_MEMBERSHIP: Final = int(pb.MESSAGE_TYPE_MEMBERSHIP)
 TYPE_PROPOSE: Final = int(pb.MESSAGE_TYPE_PROPOSE)
 TYPE_REJECT_PROPOSAL: Final = int(pb.MESSAGE_TYPE_REJECT_PROPOSAL)
 TYPE_REFUSE: Final = int(pb.MESSAGE_TYPE_REFUSE)
@@ -52,6 +64,7 @@ TYPE_OF: Final[dict[type, int]] = {
     StoryQuery: TYPE_STORY_QUERY,
     StoryReply: TYPE_STORY_REPLY,
     RevocationNotice: TYPE_REVOCATION_NOTICE,
+    MembershipMessage: TYPE_MEMBERSHIP,
 }
 """Class of a body -> number in the header."""
 
@@ -151,6 +164,12 @@ def _revocation_notice(n: RevocationNotice) -> bytes:
     return pb.RevocationNotice(lists=n.lists).SerializeToString()
 
 
+def _membership(m: MembershipMessage) -> bytes:
+    if len(m.body) > MAX_MEMBERSHIP_BYTES:
+        raise EncodeError(f"a message of membership has at most {MAX_MEMBERSHIP_BYTES} bytes")
+    return pb.Membership(kind=m.kind, body=m.body).SerializeToString()
+
+
 def _bounded(text: str, limit: int, what: str) -> str:
     if len(text) > limit:
         raise DecodeError(f"{what} has at most {limit} characters")
@@ -237,6 +256,13 @@ def _to_revocation_notice(m: pb.RevocationNotice) -> RevocationNotice:
     return RevocationNotice(lists=lists)
 
 
+def _to_membership(m: pb.Membership) -> MembershipMessage:
+    body = m.body
+    if len(body) > MAX_MEMBERSHIP_BYTES or m.kind > MAX_MEMBERSHIP_KIND:
+        raise DecodeError(f"a message of membership has at most {MAX_MEMBERSHIP_BYTES} bytes")
+    return MembershipMessage(kind=m.kind, body=body)
+
+
 _ENCODERS: Final[dict[type, Callable[[Any], bytes]]] = {
     **acts.ENCODERS,
     Rejections: _rejections,
@@ -245,6 +271,7 @@ _ENCODERS: Final[dict[type, Callable[[Any], bytes]]] = {
     StoryQuery: _story_query,
     StoryReply: _story_reply,
     RevocationNotice: _revocation_notice,
+    MembershipMessage: _membership,
 }
 
 _DECODERS: Final[dict[int, tuple[Callable[[bytes], Any], Callable[[Any], Body]]]] = {
@@ -254,4 +281,5 @@ _DECODERS: Final[dict[int, tuple[Callable[[bytes], Any], Callable[[Any], Body]]]
     TYPE_STORY_QUERY: (pb.StoryQuery.FromString, _to_story_query),
     TYPE_STORY_REPLY: (pb.StoryReply.FromString, _to_story_reply),
     TYPE_REVOCATION_NOTICE: (pb.RevocationNotice.FromString, _to_revocation_notice),
+    TYPE_MEMBERSHIP: (pb.Membership.FromString, _to_membership),
 }

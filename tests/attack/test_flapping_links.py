@@ -163,9 +163,9 @@ def test_flapping_two_nodes_of_which_one_refused_the_other_do_not_bar_each_other
         small, large = TestFleet().pair()
         async with open_mesh(small, config) as one, open_mesh(large, config) as two:
             one.hint(two, known=True)
-            two.hint(one, known=True)
             refuser, refused = (one, two) if smaller_refuses else (two, one)
             await one.events.until(lambda: bool(one.events.links and two.events.links))
+            two.hint(one, known=True)  # not before: both would dial, and a second link take the place of the first
             refuser.events.links[refused.id].close(LinkClosed.REFUSED)
             await one.events.until(lambda: not one.events.links and not two.events.links)
             # the refuser's pause is over, the other's began a moment later and is not

@@ -212,6 +212,7 @@ TYPES: Final = {
     4: "StoryQuery",
     5: "StoryReply",
     6: "RevocationNotice",
+    7: "Membership",
     **dict(enumerate(_ACTS, 16)),
 }
 NUMBER_OF: Final = {name: number for number, name in TYPES.items()}
@@ -389,6 +390,7 @@ SCHEMA: Final[dict[str, list[Field]]] = {
         (1, "query", "uint", U64), (2, "task", "text", 64), (3, "lines", "bytes", 61_440), (4, "truncated", "bool")
     ),
     "RevocationNotice": _f((1, "lists", "bytess", 65_000, False, 64)),
+    "Membership": _f((1, "kind", "uint", 255), (2, "body", "bytes", 64_000)),
 }
 _WIRE: Final = {"uint": 0, "sint": 0, "bool": 0, "enum": 0, "double": 1}
 _EMPTY: Final[dict[str, Any]] = {"uint": 0, "sint": 0, "bool": False, "enum": 0, "double": 0.0, "bytes": b""}

@@ -42,7 +42,16 @@ from meshagent.core.acts import (
     Standing,
     TaskRecord,
 )
-from meshagent.core.bodies import Body, EventMessage, Profile, Rejections, RevocationNotice, StoryQuery, StoryReply
+from meshagent.core.bodies import (
+    Body,
+    EventMessage,
+    MembershipMessage,
+    Profile,
+    Rejections,
+    RevocationNotice,
+    StoryQuery,
+    StoryReply,
+)
 from meshagent.identity.envelope import make_boot
 from meshagent.types import Delivery, Durability, Epoch, InDoubt, NodeId, Reason, TaskState, node_id_of, task_id_of
 from meshagent.wire import codec
@@ -213,6 +222,7 @@ BODIES: Final[tuple[Body, ...]] = (
     StoryQuery(query=2**64 - 1, task="check-7k2f"),
     StoryReply(query=5, task=TASK, lines=b"\x82\xa5about\x80\xa5lines\x90", truncated=True),
     RevocationNotice(lists=(b"0 a root", b"a list")),
+    MembershipMessage(kind=1, body=bytes(range(16))),
 )
 
 
@@ -357,6 +367,12 @@ def _refused_large() -> Iterable[tuple[str, int, bytes]]:
         codec.TYPE_REVOCATION_NOTICE,
         pb.RevocationNotice(lists=[bytes(65_001)]).SerializeToString(),
     )
+    yield (
+        "64,001 bytes of membership",
+        codec.TYPE_MEMBERSHIP,
+        pb.Membership(kind=5, body=bytes(64_001)).SerializeToString(),
+    )
+    yield "membership of kind 256", codec.TYPE_MEMBERSHIP, pb.Membership(kind=256).SerializeToString()
     yield "a task of 65 characters", codec.TYPE_STORY_QUERY, pb.StoryQuery(query=1, task="a" * 65).SerializeToString()
 
 

@@ -44,7 +44,16 @@ from meshagent.core.acts import (
     Standing,
     TaskRecord,
 )
-from meshagent.core.bodies import Body, EventMessage, Profile, Rejections, RevocationNotice, StoryQuery, StoryReply
+from meshagent.core.bodies import (
+    Body,
+    EventMessage,
+    MembershipMessage,
+    Profile,
+    Rejections,
+    RevocationNotice,
+    StoryQuery,
+    StoryReply,
+)
 from meshagent.identity.envelope import BROADCAST, SealedMessage
 from meshagent.types import Delivery, Durability, Epoch, InDoubt, Reason, TaskState, node_id_of, task_id_of
 from meshagent.wire import codec
@@ -186,6 +195,7 @@ BODIES: Final[dict[str, Body]] = {
     "story_query": StoryQuery(query=9, task="check-7k2f"),
     "story_reply": StoryReply(query=9, task="check-7k2f", lines=b"\x90", truncated=True),
     "revocation_notice": RevocationNotice(lists=(b"one", b"two")),
+    "membership": MembershipMessage(kind=3, body=b"\0\0\0\7"),
 }
 """By what people call them; every field differs from its default."""
 

@@ -204,6 +204,7 @@ def test_every_number_of_a_type_about_nodes_is_in_the_document() -> None:
         "StoryQuery": str(pb.MESSAGE_TYPE_STORY_QUERY),
         "StoryReply": str(pb.MESSAGE_TYPE_STORY_REPLY),
         "RevocationNotice": str(pb.MESSAGE_TYPE_REVOCATION_NOTICE),
+        "Membership": str(pb.MESSAGE_TYPE_MEMBERSHIP),
     }
     assert set(map(int, told.values())) == {number for number in codec.TYPE_OF.values() if number < 16}
 

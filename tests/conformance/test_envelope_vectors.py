@@ -84,6 +84,9 @@ def test_tagged_signatures_of_the_vectors_cover_tag_and_body() -> None:
         "REVOCATION": b"meshagent/revocation/v1\0",
         "SUB_KEY": b"meshagent/subkey/v1\0",
         "TASK_RECORD": b"meshagent/task-record/v1\0",
+        "MEMBER": b"meshagent/member/v1\0",
+        "ACCUSATION": b"meshagent/accusation/v1\0",
+        "STATE": b"meshagent/state/v1\0",
     }
     assert set(tags) == set(GOLDEN["tagged_signatures"])
     for name, tag in tags.items():

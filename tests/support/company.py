@@ -93,6 +93,9 @@ class MemoryTransport:
     async def start(self, events: LinkEvents) -> None:
         self.events = events
 
+    def datagrams(self) -> None:
+        return None
+
     def add_hint(self, hint: PeerHint) -> None:
         self.hints.append(hint)
 

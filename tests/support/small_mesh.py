@@ -140,6 +140,9 @@ class MemoryTransport:
 
     def add_hint(self, hint: PeerHint) -> None: ...
 
+    def datagrams(self) -> None:
+        return None
+
     def forget(self, peer: NodeId) -> None: ...
 
     async def close(self) -> None:

@@ -15,6 +15,7 @@ class MessageType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     MESSAGE_TYPE_STORY_QUERY: _ClassVar[MessageType]
     MESSAGE_TYPE_STORY_REPLY: _ClassVar[MessageType]
     MESSAGE_TYPE_REVOCATION_NOTICE: _ClassVar[MessageType]
+    MESSAGE_TYPE_MEMBERSHIP: _ClassVar[MessageType]
     MESSAGE_TYPE_CFP: _ClassVar[MessageType]
     MESSAGE_TYPE_PROPOSE: _ClassVar[MessageType]
     MESSAGE_TYPE_REFUSE: _ClassVar[MessageType]
@@ -112,6 +113,7 @@ MESSAGE_TYPE_EVENT: MessageType
 MESSAGE_TYPE_STORY_QUERY: MessageType
 MESSAGE_TYPE_STORY_REPLY: MessageType
 MESSAGE_TYPE_REVOCATION_NOTICE: MessageType
+MESSAGE_TYPE_MEMBERSHIP: MessageType
 MESSAGE_TYPE_CFP: MessageType
 MESSAGE_TYPE_PROPOSE: MessageType
 MESSAGE_TYPE_REFUSE: MessageType
@@ -690,3 +692,11 @@ class RevocationNotice(_message.Message):
     LISTS_FIELD_NUMBER: _ClassVar[int]
     lists: _containers.RepeatedScalarFieldContainer[bytes]
     def __init__(self, lists: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class Membership(_message.Message):
+    __slots__ = ("kind", "body")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    BODY_FIELD_NUMBER: _ClassVar[int]
+    kind: int
+    body: bytes
+    def __init__(self, kind: _Optional[int] = ..., body: _Optional[bytes] = ...) -> None: ...

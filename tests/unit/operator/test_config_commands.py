@@ -19,7 +19,7 @@ def test_show_tells_every_value_and_where_it_came_from(run: Run, home: Path, mon
     assert values["tasks.queue"] == {"value": 3, "from": "MESHAGENT_TASKS__QUEUE"}
     assert values["contract.lease_s"] == {"value": 12.0, "from": "preset field"}
     assert values["network.mdns"] == {"value": True, "from": "default"}
-    assert "network.port                   7000" in run("config", "show").out
+    assert "network.port 7000 meshagent.toml:3" in " ".join(run("config", "show").out.split())
 
 
 def test_explain_gives_formula_defaults_and_how_to_set(run: Run) -> None:

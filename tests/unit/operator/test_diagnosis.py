@@ -245,3 +245,19 @@ def test_the_document_carries_every_finding() -> None:
     assert plain["schema"] == "meshagent.doctor/1"
     assert plain["healthy"] is True
     assert [f["topic"] for f in plain["findings"]] == ["identity", "network", "peers", "journal"]  # type: ignore[attr-defined]
+
+
+def test_filtered_udp_is_told_although_everything_works() -> None:
+    assert [f for f in diagnose(GOOD) if f.topic == "udp"] == []
+    network = NetworkFacts(interfaces=(WLAN,), port=7340, port_open=True, udp_silent=3)
+    found = only(replace(GOOD, network=network), "udp")
+    assert found.level is Level.WARN
+    assert found.sentence.startswith("3 of 5 linked peers answer no datagram on UDP port 7340.")
+    assert found.next_step == "allow UDP 7340 in the firewalls between these devices, as TCP 7340 is"
+
+
+def test_a_port_that_is_taken_for_udp_is_told() -> None:
+    network = NetworkFacts(interfaces=(WLAN,), port=7340, port_open=True, udp_problem="Address already in use")
+    assert (
+        "UDP port 7340 cannot be had: Address already in use." in only(replace(GOOD, network=network), "udp").sentence
+    )

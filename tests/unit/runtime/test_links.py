@@ -51,6 +51,10 @@ async def linked(*members: Member) -> tuple[MemoryLink, MemoryLink]:
     return links
 
 
+def is_open(link: MemoryLink) -> bool:
+    return link.open
+
+
 def rejected(member: Member, reason: RejectReason) -> int:
     return sum(count for (why, _), count in member.driver.links.rejections.items() if why is reason)
 
@@ -583,5 +587,24 @@ def test_a_turn_with_more_messages_than_a_batch_holds_arrives_whole() -> None:
         for other in others:
             assert [event.name for _, event in other.events] == [f"e{n}" for n in range(250)]
         await close(one, *others)
+
+    run(scenario)
+
+
+def test_a_faulty_member_loses_its_link_unless_the_link_has_shown_life_since_the_suspicion() -> None:
+    async def scenario() -> None:
+        one, other = Member(1, kinds=WORK), Member(2)
+        link, _ = await linked(one, other)
+        since_s = one.clock.boot_s()
+        other.driver.emit(NEWS)
+        await until(lambda: bool(one.events))
+        one.driver.links.member_faulty(other.id, since_s, "faulty")
+        assert is_open(link)
+        assert other.id in one.driver.peers()
+        one.driver.links.member_faulty(other.id, one.clock.boot_s() + 1.0, "faulty")
+        assert not is_open(link)
+        assert other.id not in one.driver.peers()
+        assert one.driver.lost_because[other.id] == "faulty"
+        await close(one, other)
 
     run(scenario)
