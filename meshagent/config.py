@@ -202,6 +202,14 @@ class ContractSection(Section):
         low=0.0,
         high=10.0,
     )
+    custodians: int = _key(
+        0,
+        "How many peers keep an accepted task beside its asker, so that it outlives the asker. 0: its asker alone.",
+        "3 is what the design wants and what the simulator plays: one more round before a task counts as accepted and one "
+        "before its holder starts. A preview until changes of the set and restored disks are handled whole.",
+        low=0,
+        high=7,
+    )
     backoff_max_s: float = _key(
         8.0,
         "After a call without a usable bid the pause doubles with jitter up to so many seconds.",

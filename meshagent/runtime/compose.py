@@ -144,6 +144,7 @@ def node_settings(
         memory_mib=config.resources.memory_mib,
         cores=config.resources.cores,
         queue=config.tasks.queue,
+        custodians=config.contract.custodians,
         worker_processes=config.tasks.worker_processes,
         blocked_loop_s=config.tasks.blocked_loop_ms / 1000,
         drain_s=config.tasks.drain_s,
