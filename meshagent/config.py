@@ -205,7 +205,7 @@ class ContractSection(Section):
     custodians: int = _key(
         0,
         "How many peers keep an accepted task beside its asker, so that it outlives the asker. 0: its asker alone.",
-        "3 is what the design wants and what the simulator plays: one more round before a task counts as accepted and one "
+        "3 is what the design wants and the simulator plays: a round more before a task counts as accepted, and one "
         "before its holder starts. A preview until changes of the set and restored disks are handled whole.",
         low=0,
         high=7,
