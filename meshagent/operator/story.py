@@ -202,8 +202,6 @@ def _head(document: Mapping[str, Any], names: Names, paint: Paint) -> list[str]:
         terms.append(f"priority {clean(document['priority'])}")
     if document.get("custodians"):
         terms.append("custodians " + ", ".join(names.both(one["id"]) for one in document["custodians"]))
-    elif document.get("durability") == "replicated":
-        terms.append("kept by its asker alone: nobody else was there")
     if document.get("key"):
         terms.append(f"key {clean(document['key'])}")
     if document.get("parent"):

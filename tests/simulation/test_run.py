@@ -23,19 +23,19 @@ def test_a_broken_promise_is_one_line_to_paste_and_its_own_exit_code(capsys: pyt
     assert code == run.SAFETY
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
-    verdict = play(2, Options(mutation="cancelled_early"))
+    verdict = play(4, Options(mutation="cancelled_early"))
     for part in (
-        "FAIL seed 0x2 at",
+        "FAIL seed 0x4 at",
         "nothing_after_cancelled",
         f"trace {verdict.trace_hash[:8]}",
         "commit ",
-        "replay: python -m meshagent.virtual.run --seed 0x2 --mutation cancelled_early --show",
+        "replay: python -m meshagent.virtual.run --seed 0x4 --mutation cancelled_early --show",
     ):
         assert part in lines[0]
 
 
 def test_the_replay_breaks_the_same_promise_and_shows_how(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run.main(["--seed", "0x2", "--mutation", "cancelled_early", "--show"]) == run.SAFETY
+    assert run.main(["--seed", "0x4", "--mutation", "cancelled_early", "--show"]) == run.SAFETY
     out = capsys.readouterr().out
     assert "fault 0" in out or "asks" in out
     assert "nothing_after_cancelled" in out, "the end of the trace"
@@ -46,11 +46,11 @@ def test_what_never_ends_is_another_exit_code() -> None:
 
 
 def test_json_is_one_object_with_the_failing_seeds(capsys: pytest.CaptureFixture[str]) -> None:
-    run.main(["--seeds", "0:4", "--jobs", "1", "--mutation", "cancelled_early", "--json", "--keep-going"])
+    run.main(["--seeds", "0:6", "--jobs", "1", "--mutation", "cancelled_early", "--json", "--keep-going"])
     document = json.loads(capsys.readouterr().out)
     assert document["schema"] == "meshagent.virtual/1"
-    assert document["run"] == 4
-    assert [failure["seed"] for failure in document["failures"]] == [2]
+    assert document["run"] == 6
+    assert [failure["seed"] for failure in document["failures"]] == [4]
     assert document["failures"][0]["broken"] == "nothing_after_cancelled"
 
 
