@@ -138,7 +138,9 @@ def words_of(node: ast.expr) -> set[str]:
 def documented() -> dict[str, str]:
     """Event -> word for people, as docs/why.md has them."""
     rows = re.findall(
-        r"^\| `([a-z_]+)` \| ([^|]+?) \| (?:asker|bidder|holder|custodian|owner|former)", (ROOT / "docs" / "why.md").read_text(), re.MULTILINE
+        r"^\| `([a-z_]+)` \| ([^|]+?) \| (?:asker|bidder|holder|custodian|owner|former)",
+        (ROOT / "docs" / "why.md").read_text(),
+        re.MULTILINE,
     )
     return {event: word.strip() for event, word in rows}
 
